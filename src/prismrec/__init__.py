@@ -1,0 +1,1 @@
+"""PrismRec: several vectors per user, learned without amplifying popularity."""

@@ -1,0 +1,226 @@
+"""Every setting of a training run: frozen, validated, read from TOML and `key=value`, written back as TOML.
+
+Takes a TOML file and `--set a.b=c` overrides; gives a `Config`. Unknown keys and values out of range
+are errors that name the key. A run stores its full configuration, so it can be repeated.
+"""
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from prismrec.errors import ConfigError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class HistoryConfig(_Section):
+    """Which past events a user encoder sees."""
+
+    max_length: int = Field(50, ge=1)
+    """T: newest events kept per user."""
+    recent_events: int = Field(10, ge=0)
+    """Newest events that count as recent; their categories form the user's context query."""
+    before_target_time: bool = False
+    """Only events strictly older than the target (baskets); otherwise all events sorted before it."""
+
+
+class HashingConfig(_Section):
+    """Embedding tables: each id is hashed by several prime moduli into tables that are concatenated."""
+
+    num_hashes: int = Field(4, ge=1)
+    rows_per_id: float = Field(1.0, gt=0)
+    """Rows of each table per distinct id, before rounding up to a prime."""
+    max_rows: int = Field(1_000_000, ge=2)
+    primes: dict[str, tuple[int, ...]] = {}
+    """Explicit moduli per feature name; features not named here are sized from the store."""
+
+
+class ModelConfig(_Section):
+    """The multi-interest model (Multi-CLRec, arXiv 2005.12964)."""
+
+    embedding_dim: int = Field(64, ge=4)
+    num_heads: int = Field(8, ge=1)
+    """H: prototypes that clicks are routed to."""
+    num_interests: int = Field(4, ge=1)
+    """V: vectors per user; divides num_heads."""
+    hashing: HashingConfig = HashingConfig()
+    elapsed_boundaries: tuple[int, ...] = (60, 300, 3600, 86400, 604800)
+    """Seconds between a click and now, bucketised."""
+    dwell_boundaries: tuple[int, ...] = (4, 8, 16, 32, 64, 128, 256, 512)
+    """Seconds of dwell, bucketised."""
+    user_id: bool = False
+    """Add an embedding of the user id to the context query (does not generalise to new users)."""
+    attention: Literal["context", "query"] = "context"
+    """p(item) from the click's context, or from its similarity to the recent clicks."""
+    position_bias: bool = False
+    routing: Literal["soft", "hard", "straight_through"] = "soft"
+    """p(head|item): softmax, one-hot without gradient, or one-hot with the softmax's gradient."""
+    head_prior: bool = True
+    equalize_heads: bool = False
+    per_path_dense: bool = False
+    """One dense layer per head instead of one shared by all."""
+    top_vectors: int | None = Field(None, ge=1)
+    """Serve only this many of the V vectors, those that best match some click of the history."""
+    layer_norm: Literal["none", "standard", "unit"] = "none"
+    """Layer normalisation of history item embeddings; `unit` scales the result to norm one."""
+    temperature: float = Field(0.07, gt=0)
+
+    @model_validator(mode="after")
+    def _interests_divide_heads(self) -> Self:
+        if self.num_heads % self.num_interests:
+            raise ValueError(f"num_heads={self.num_heads} must be a multiple of num_interests={self.num_interests}")
+        if self.top_vectors is not None and self.top_vectors > self.num_interests:
+            raise ValueError(f"top_vectors={self.top_vectors} must be at most num_interests={self.num_interests}")
+        return self
+
+
+class LossConfig(_Section):
+    """The contrastive loss and its queue of negatives."""
+
+    kind: Literal["multi_vector", "single_vector"] = "multi_vector"
+    joint: bool = True
+    """Softmax over (vector, item) pairs; otherwise over items for each vector."""
+    temperature: float = Field(0.07, gt=0)
+    margin: float = Field(0.0, ge=0)
+    epsilon: float = Field(1e-8, ge=0)
+    """Added to each term of the weighted softmax by the reference; 0 is the exact log-sum-exp."""
+    queue_size: int = Field(4096, ge=1)
+    """Q: recent positives kept as negatives."""
+    hard_queue_size: int = Field(0, ge=0)
+    """The oldest entries of the queue that count only where their category routes like the positive's."""
+    deduplicate: bool = True
+    """Weight each entry of the rest of the queue by 1 / its number of appearances there."""
+    balance_weight: float = Field(1.0, ge=0)
+    sharpness_weight: float = Field(1.0, ge=0)
+    semantic_weight: float = Field(1.0, ge=0)
+
+    @model_validator(mode="after")
+    def _hard_part_fits(self) -> Self:
+        if self.hard_queue_size >= self.queue_size:
+            raise ValueError(f"hard_queue_size={self.hard_queue_size} must be below queue_size={self.queue_size}")
+        return self
+
+
+class TrainConfig(_Section):
+    """How the model is fitted."""
+
+    batch_size: int = Field(256, ge=1)
+    epochs: int = Field(10, ge=1)
+    max_steps: int | None = Field(None, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    """Of the dense weights (AdamW)."""
+    table_learning_rate: float = Field(0.05, gt=0)
+    """Of the embedding tables (row-wise Adagrad, or sparse Adam)."""
+    table_optimizer: Literal["rowwise_adagrad", "sparse_adam"] = "rowwise_adagrad"
+    weight_decay: float = Field(0.0, ge=0)
+    clip_norm: float = Field(1.0, ge=0)
+    """Largest gradient norm of the dense weights; 0 is off."""
+    warmup_steps: int = Field(100, ge=0)
+    decay: Literal["none", "linear", "cosine"] = "cosine"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto` is bfloat16 on a GPU and float32 elsewhere."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    validate_every: int | None = Field(None, ge=1)
+    """Steps between validations; an epoch by default."""
+    validate_users: int = Field(10_000, ge=1)
+    validate_k: int = Field(50, ge=1)
+    patience: int = Field(3, ge=1)
+    """Validations without a better recall before training stops."""
+    checkpoint_every: int = Field(1000, ge=1)
+    """Steps between checkpoints."""
+    log_every: int = Field(50, ge=1)
+    seed: int = 0
+
+
+class Config(_Section):
+    """All settings of `prismrec train`."""
+
+    history: HistoryConfig = HistoryConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    train: TrainConfig = TrainConfig()
+    exclude_seen: bool = True
+    """Leave items of the user's history out of validation, evaluation and recommendations."""
+
+    @model_validator(mode="after")
+    def _queue_holds_batch(self) -> Self:
+        easy = self.loss.queue_size - self.loss.hard_queue_size
+        if easy < self.train.batch_size:
+            raise ValueError(
+                f"loss.queue_size - loss.hard_queue_size = {easy} must be at least train.batch_size="
+                f"{self.train.batch_size}"
+            )
+        if self.loss.kind == "single_vector" and self.model.num_interests != 1:
+            raise ValueError("loss.kind='single_vector' needs model.num_interests=1")
+        return self
+
+
+def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Read a configuration: defaults, then the TOML file, then `section.key=value` overrides.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key or value is not valid.
+    """
+    content: dict[str, Any] = {}
+    if path is not None:
+        try:
+            content = tomllib.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path}: expected a TOML file ({error})") from error
+    for override in overrides:
+        _apply(content, override)
+    return parse_config(content, source=str(path) if path else "configuration")
+
+
+def parse_config(content: dict[str, Any], source: str = "configuration") -> Config:
+    """Validate plain data as a `Config`; errors name the key, the value and what was expected."""
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"]) or "config"
+        raise ConfigError(f"{source}: {key}={problem['input']!r}: {problem['msg']}") from error
+
+
+def dump_toml(config: Config) -> str:
+    """Write a configuration as TOML that `load_config` reads back equal; unset options are left out."""
+    return "\n".join(_toml_lines(config.model_dump(mode="json", exclude_none=True))) + "\n"
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set {override!r}: expected key=value, for example train.epochs=5")
+    *parents, leaf = key.strip().split(".")
+    section = content
+    for parent in parents:
+        section = section.setdefault(parent, {})
+        if not isinstance(section, dict):
+            raise ConfigError(f"--set {override!r}: {parent!r} is a value, not a section")
+    try:
+        section[leaf] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        section[leaf] = text.strip()  # a bare word is a string: --set model.routing=hard
+
+
+def _toml_lines(table: dict[str, Any], prefix: str = "") -> list[str]:
+    lines = [f"{key} = {_toml_value(value)}" for key, value in table.items() if not isinstance(value, dict)]
+    for key, value in table.items():
+        if isinstance(value, dict):
+            lines += ["", f"[{prefix}{key}]", *_toml_lines(value, f"{prefix}{key}.")]
+    return lines
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+    return repr(value)

@@ -1,0 +1,126 @@
+"""Contrastive losses of one or several user vectors against a positive item and shared negatives.
+
+Pure functions: normalised vectors in, a scalar loss and detached training metrics out.
+"""
+
+import torch
+from torch import Tensor
+
+from prismrec.loss.softmax import REFERENCE_EPSILON, weighted_log_softmax
+
+Metrics = dict[str, Tensor]
+
+
+def single_vector_loss(
+    query: Tensor,
+    positive: Tensor,
+    negatives: Tensor,
+    *,
+    negative_weights: Tensor | None = None,
+    query_weights: Tensor | None = None,
+    temperature: float = 0.07,
+    margin: float = 0.0,
+    epsilon: float = REFERENCE_EPSILON,
+) -> tuple[Tensor, Metrics]:
+    """Contrastive loss of CLRec for one vector per user.
+
+    -log p(positive | query), p(i) proportional to w_i exp(<query, i> / temperature), w = 1 for the positive.
+
+    Args:
+        query: unit user vectors [B, D].
+        positive: unit item vectors [B, D].
+        negatives: unit item vectors [Q, D].
+        negative_weights: weight of each negative for each user [B, Q]; 0 leaves it out.
+        query_weights: weight of each user in the mean [B]; 0 or False masks it.
+        temperature: divisor of cosines.
+        margin: subtracted from the positive's cosine.
+        epsilon: see `weighted_softmax`; 0 is exact.
+
+    Returns:
+        The mean loss, and metrics by name.
+    """
+    prob_head = torch.ones(len(query), 1, dtype=query.dtype, device=query.device)
+    return multi_vector_loss(
+        query[:, None],
+        positive,
+        negatives,
+        prob_head,
+        negative_weights=negative_weights,
+        query_weights=query_weights,
+        temperature=temperature,
+        margin=margin,
+        joint=False,
+        epsilon=epsilon,
+    )
+
+
+def multi_vector_loss(
+    interests: Tensor,
+    positive: Tensor,
+    negatives: Tensor,
+    prob_head: Tensor,
+    *,
+    negative_weights: Tensor | None = None,
+    query_weights: Tensor | None = None,
+    temperature: float = 0.07,
+    margin: float = 0.0,
+    joint: bool = True,
+    epsilon: float = REFERENCE_EPSILON,
+) -> tuple[Tensor, Metrics]:
+    """Disentangled contrastive loss of Multi-CLRec (arXiv 2005.12964).
+
+    The expected log-likelihood under the routing of the positive, sum_v p(v | positive) log p(v, positive).
+    `joint` normalises over all (vector, item) pairs; otherwise over the items of each vector.
+
+    Args:
+        interests: unit user vectors [B, V, D].
+        positive: unit item vectors [B, D].
+        negatives: unit item vectors [Q, D].
+        prob_head: p(head | positive's category) [B, H]; H is a multiple of V, heads of a vector are adjacent.
+        negative_weights, query_weights, temperature, margin, epsilon: as in `single_vector_loss`.
+
+    Returns:
+        The mean loss, and metrics by name.
+    """
+    positive_cosine = torch.einsum("bvd,bd->bv", interests, positive)
+    negative_cosine = interests @ negatives.T  # [B, V, Q]
+    logits = torch.cat([positive_cosine[..., None] - margin, negative_cosine], -1) / temperature
+    weights = None
+    if negative_weights is not None:
+        weights = torch.cat([torch.ones_like(negative_weights[:, :1]), negative_weights], -1)[:, None]
+    log_prob = weighted_log_softmax(logits, weights, (1, 2) if joint else -1, epsilon)[..., 0]  # [B, V]
+
+    prob_vector = prob_head.unflatten(-1, (interests.shape[1], -1)).sum(-1)
+    loss = -_weighted_mean((prob_vector * log_prob).sum(-1), query_weights)
+    metrics = _cosine_metrics(positive_cosine.amax(-1), negative_cosine, negative_weights, query_weights)
+    return loss, {"nll_loss": loss.detach(), **metrics}
+
+
+def _weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
+    if weights is None:
+        return values.mean()
+    weights = weights.to(values.dtype)
+    # `where` keeps a masked row's infinity out of the sum
+    return torch.where(weights > 0, values * weights, 0.0).sum() / (weights.sum() + 1e-8)
+
+
+@torch.no_grad()
+def _cosine_metrics(
+    positive_cosine: Tensor, negative_cosine: Tensor, negative_weights: Tensor | None, query_weights: Tensor | None
+) -> Metrics:
+    """Cosine of the best vector to the positive [B]: least, largest, mean, and how often it beats all negatives."""
+    metrics = {}
+    if negative_weights is not None:
+        metrics["negative_weight"] = negative_weights.mean()
+        negative_cosine = negative_cosine + torch.log(negative_weights + 1e-8)[:, None]
+    kept = torch.ones_like(positive_cosine, dtype=torch.bool)
+    if query_weights is not None:
+        kept = query_weights > 0
+        metrics["query_weight"] = query_weights.to(positive_cosine.dtype).mean()
+    ahead = (positive_cosine > negative_cosine.amax((1, 2))).to(positive_cosine.dtype)
+    return metrics | {
+        "cosine_min": torch.where(kept, positive_cosine, 1.0).amin(),
+        "cosine_max": torch.where(kept, positive_cosine, -1.0).amax(),
+        "cosine_mean": _weighted_mean(positive_cosine, kept),
+        "rank1_accuracy": _weighted_mean(ahead, kept),
+    }

@@ -1,0 +1,51 @@
+"""The three auxiliary losses that keep heads alive, sharp and distinct (Multi-CLRec, arXiv 2005.12964)."""
+
+import torch
+from torch import Tensor
+
+SHARP_ENOUGH = 0.95
+
+
+def balance_loss(prob_head: Tensor) -> Tensor:
+    """Penalise heads that get less than their share of the batch: sum_h max(0, log(1/H) - log mean_b p_h) / H.
+
+    Args:
+        prob_head: p(head | positive) [B, H].
+    """
+    num_heads = prob_head.shape[-1]
+    prior = torch.tensor(1.0 / num_heads, dtype=prob_head.dtype, device=prob_head.device)
+    return torch.relu(prior.log() - prob_head.mean(0).log()).sum() / num_heads
+
+
+def sharpness_loss(prob_head: Tensor) -> Tensor:
+    """Push each positive to one head: -mean log max_h p_h, left alone above 0.95 so that routing stays soft.
+
+    Args:
+        prob_head: p(head | positive) [B, H].
+    """
+    largest = prob_head.amax(-1)
+    return -torch.where(largest > SHARP_ENOUGH, 1.0, largest).log().mean()
+
+
+def semantic_loss(heads: Tensor, positive: Tensor, prob_head: Tensor, temperature: float = 0.07) -> Tensor:
+    """Make each head say something of its own: cross-entropy of softmax_h(<head, positive> / temperature) to p_h.
+
+    Args:
+        heads: unit head vectors [B, H, D].
+        positive: unit item vectors [B, D].
+        prob_head: p(head | positive) [B, H].
+        temperature: divisor of cosines.
+    """
+    cosine = torch.einsum("bhd,bd->bh", heads, positive)
+    return -(prob_head * torch.log_softmax(cosine / temperature, -1)).sum(-1).mean()
+
+
+@torch.no_grad()
+def head_metrics(prob_head: Tensor) -> dict[str, Tensor]:
+    """How sharp routing is and how evenly heads are used in a batch, from p(head | positive) [B, H]."""
+    usage = prob_head.mean(0)
+    return {
+        "head_sharpness": prob_head.amax(-1).mean(),
+        "head_usage_max": usage.amax(),
+        "head_usage_min": usage.amin(),
+    }

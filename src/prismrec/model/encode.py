@@ -1,0 +1,45 @@
+"""From a trained model to NumPy vectors: the whole catalogue, or a batch of users."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from prismrec.data.history import HistoryBatch
+from prismrec.data.store import Store
+from prismrec.model.multi_interest import MultiInterestModel
+
+ITEMS_PER_BATCH = 65_536
+
+
+class UserEncoding(NamedTuple):
+    """Vectors of a batch of users, float32."""
+
+    vectors: np.ndarray
+    """Unit vectors [B, V, D]."""
+    head_usage: np.ndarray
+    """p(head) of each user's history [B, H]."""
+    interest_weights: np.ndarray
+    """Share of each past event in each interest [B, V, T]."""
+
+
+@torch.inference_mode()
+def encode_items(model: MultiInterestModel, store: Store) -> np.ndarray:
+    """Unit vectors of the whole catalogue, float32 [I, D]; row i is catalogue row i + 1."""
+    device = next(model.parameters()).device
+    features = store.item_features
+    parts = [
+        model.encode_items(torch.from_numpy(features[start : start + ITEMS_PER_BATCH].copy()).to(device)).cpu().numpy()
+        for start in range(1, len(features), ITEMS_PER_BATCH)
+    ]
+    return np.concatenate(parts) if parts else np.zeros((0, model.config.embedding_dim), np.float32)
+
+
+@torch.inference_mode()
+def encode_users(model: MultiInterestModel, batch: HistoryBatch, item_features: np.ndarray) -> UserEncoding:
+    """Encode histories; `item_features` [I + 1, F] turns catalogue rows into raw ids."""
+    device = next(model.parameters()).device
+    inputs = batch.raw_inputs(item_features)
+    served = model(**{name: torch.from_numpy(array).to(device) for name, array in inputs.items()})
+    return UserEncoding(*(part.float().cpu().numpy() for part in (served[0], served[2], served[1])))
+

@@ -1,0 +1,54 @@
+"""Small layers with the reference's initialisation and TensorFlow's normalisation conventions."""
+
+import torch
+from torch import Tensor, nn
+
+
+def unit_norm(x: Tensor) -> Tensor:
+    """Scale the last dimension to length one: x * rsqrt(max(sum x^2, 1e-12)); zero stays zero."""
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True).clamp(min=1e-12))
+
+
+def unit_normal(*shape: int) -> nn.Parameter:
+    """A parameter of normal entries with deviation dim^-0.5: normalised, its rows are uniform on the sphere."""
+    return nn.Parameter(torch.randn(shape) * shape[-1] ** -0.5)
+
+
+def dense(in_features: int, out_features: int, bias: bool = True) -> nn.Linear:
+    """A dense layer, Glorot normal weights, zero bias."""
+    layer = nn.Linear(in_features, out_features, bias=bias)
+    nn.init.xavier_normal_(layer.weight)
+    if bias:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class PathwiseLinear(nn.Module):
+    """One dense layer per path: [B, P, D] -> [B, P, D']."""
+
+    def __init__(self, num_paths: int, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_paths, in_features, out_features))
+        self.bias = nn.Parameter(torch.zeros(num_paths, out_features))
+        for path in self.weight.data:
+            nn.init.xavier_normal_(path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("bpd,pde->bpe", x, self.weight) + self.bias
+
+
+class UnitLayerNorm(nn.Module):
+    """Layer normalisation over the last dimension, optionally divided by sqrt(D) so that outputs have norm one.
+
+    gamma * (x - mean) / sqrt(variance + 1e-8) [/ sqrt(D)] + beta
+    """
+
+    def __init__(self, dim: int, unit: bool) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(dim))
+        self.beta = nn.Parameter(torch.zeros(dim))
+        self.scale = dim**-0.5 if unit else 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        normalised = nn.functional.layer_norm(x, x.shape[-1:], eps=1e-8)
+        return self.gamma * (normalised * self.scale) + self.beta

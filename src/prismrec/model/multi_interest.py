@@ -1,0 +1,85 @@
+"""The whole model: an item tower and a user tower that share the item embeddings."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from prismrec.config import HashingConfig, ModelConfig
+from prismrec.data.schema import Schema
+from prismrec.model.aggregation import select_top_vectors
+from prismrec.model.embeddings import primes_from
+from prismrec.model.item_encoder import ItemEncoder
+from prismrec.model.layers import unit_norm
+from prismrec.model.user_encoder import UserContext, UserEncoder
+
+SMALLEST_TABLE = 11
+
+
+class ServedUser(NamedTuple):
+    """What serving needs of a user."""
+
+    interests: Tensor
+    """Unit vectors [B, V, D]."""
+    interest_weights: Tensor
+    """Share of each click in each interest [B, V, T]; rows sum to one, or are zero without clicks."""
+    head_usage: Tensor
+    """p(head) of the user's history [B, H]; zero without clicks."""
+
+
+class MultiInterestModel(nn.Module):
+    """Multi-CLRec's towers for one schema.
+
+    Args:
+        config: the model's settings, with `hashing.primes` given for every feature (see `resolve_primes`).
+        schema: the features of the store it was built for.
+        max_length: T, length of the history.
+    """
+
+    def __init__(self, config: ModelConfig, schema: Schema, max_length: int) -> None:
+        super().__init__()
+        primes = config.hashing.primes
+        self.config = config
+        self.schema = schema
+        self.items = ItemEncoder(schema.item_features, primes, config.embedding_dim, schema.category_positions)
+        self.users = UserEncoder(
+            config,
+            max_length,
+            context_primes=tuple(primes[name] for name in schema.context_features),
+            user_primes=primes["user_id"] if config.user_id else None,
+        )
+
+    def encode_items(self, ids: Tensor) -> Tensor:
+        """Unit item vectors of raw feature ids, [I, F] -> [I, D]."""
+        return unit_norm(self.items(ids).item)
+
+    def forward(
+        self, item: Tensor, time: Tensor, dwell: Tensor, recent: Tensor, context: Tensor, now: Tensor, user: Tensor
+    ) -> ServedUser:
+        """Encode users for serving, from raw ids: item [B, T, F]; the rest as in `HistoryBatch`."""
+        mask = item[..., 0] != 0
+        encoded = self.users(self.items(item), UserContext(mask, recent, time, dwell, context, now, user))
+        by_interest = encoded.weights.unflatten(1, (self.config.num_interests, -1)).sum(2)  # [B, V, T]
+        shares = by_interest / by_interest.sum(-1, keepdim=True).clamp(min=1e-12)
+        interests = encoded.interests
+        if self.config.top_vectors is not None:
+            similarity = interests @ unit_norm(self.items(item).item).transpose(1, 2)  # [B, V, T]
+            scores = torch.where(mask[:, None], similarity, -1.0).amax(-1)
+            interests = select_top_vectors(interests, scores, self.config.top_vectors)
+            shares = select_top_vectors(shares, scores, self.config.top_vectors)
+        usage = encoded.weights.sum(-1)
+        return ServedUser(interests, shares, usage / usage.sum(-1, keepdim=True).clamp(min=1e-12))
+
+
+def resolve_primes(config: HashingConfig, distinct: dict[str, int]) -> HashingConfig:
+    """Give every feature its moduli: the configured ones, or the first primes from its number of distinct ids.
+
+    Args:
+        config: the hashing settings.
+        distinct: number of distinct ids per feature.
+    """
+    primes = dict(config.primes)
+    for feature, count in distinct.items():
+        start = min(max(int(count * config.rows_per_id), SMALLEST_TABLE), config.max_rows)
+        primes.setdefault(feature, primes_from(start, config.num_hashes))
+    return config.model_copy(update={"primes": primes})

@@ -1,0 +1,83 @@
+"""A trained run on disk, and how to read it back: configuration, best weights, the store it was trained on.
+
+    run/
+      manifest.json        store path and schema hash, counts, best validation, checksums
+      config.toml          the whole configuration, hash moduli included
+      model.safetensors    the weights with the best validation recall
+      metrics.jsonl        training and validation metrics, one JSON object a line
+      tensorboard/         the same for TensorBoard
+      checkpoint.pt        the latest state, to resume from
+      report.json, .html   written by `prismrec evaluate`
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from prismrec.artifact import read_manifest, replacing_file, write_manifest
+from prismrec.config import Config, dump_toml, load_config
+from prismrec.data.store import Store
+from prismrec.errors import ArtifactError
+from prismrec.model.multi_interest import MultiInterestModel
+
+KIND = "run"
+CONFIG, WEIGHTS = "config.toml", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model with what it was trained on; the model is in evaluation mode."""
+
+    path: Path
+    manifest: dict[str, Any]
+    config: Config
+    store: Store
+    model: MultiInterestModel
+
+
+def save_run(path: Path, config: Config, store: Store, model: MultiInterestModel, **content: Any) -> None:
+    """Write configuration, weights and manifest of a run, each atomically.
+
+    Args:
+        path: the run directory.
+        config: the full configuration, with resolved hash moduli.
+        store: what the model was trained on.
+        model: the model whose weights are kept.
+        content: further fields of the manifest, for example the best validation.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with replacing_file(path / CONFIG) as temporary:
+        temporary.write_text(dump_toml(config))
+    with replacing_file(path / WEIGHTS) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary)
+    write_manifest(
+        path,
+        KIND,
+        files=[path / CONFIG, path / WEIGHTS],
+        store=str(store.path.resolve()),
+        schema_hash=store.manifest["schema_hash"],
+        num_items=store.num_items,
+        **content,
+    )
+
+
+def load_run(path: Path, store: Path | None = None) -> Run:
+    """Read a run and open its store.
+
+    Args:
+        path: the run directory.
+        store: where the store is now, if it was moved since training.
+
+    Raises:
+        ArtifactError: the run or its store is missing or damaged, or the store is another one.
+    """
+    manifest = read_manifest(path, KIND)
+    config = load_config(path / CONFIG)
+    opened = Store.open(store or Path(manifest["store"]))
+    if opened.manifest["schema_hash"] != manifest["schema_hash"] or opened.num_items != manifest["num_items"]:
+        raise ArtifactError(f"{opened.path}: expected the store that {path} was trained on; it has another schema")
+    model = MultiInterestModel(config.model, opened.schema, config.history.max_length)
+    model.load_state_dict(load_file(path / WEIGHTS))
+    return Run(path, manifest, config, opened, model.eval())

@@ -1,0 +1,95 @@
+"""What training minimises: the contrastive loss against the queue plus the three auxiliary losses.
+
+Takes encoded users, positives and queue entries; gives the loss and the training metrics. Holds the
+one parameter that only training needs, the router over categories.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from prismrec.config import LossConfig, ModelConfig
+from prismrec.loss.contrastive import Metrics, multi_vector_loss, single_vector_loss
+from prismrec.loss.negatives import appearances, hard_mask, negative_weights
+from prismrec.loss.regularizers import balance_loss, head_metrics, semantic_loss, sharpness_loss
+from prismrec.model.item_encoder import ItemEmbedding
+from prismrec.model.layers import unit_norm
+from prismrec.model.routing import PrototypeRouter
+from prismrec.model.user_encoder import UserEmbedding
+
+
+class Objective(nn.Module):
+    """Multi-CLRec's training objective (arXiv 2005.12964)."""
+
+    def __init__(self, loss: LossConfig, model: ModelConfig) -> None:
+        super().__init__()
+        self.config = loss
+        self.router = PrototypeRouter(model.num_heads, model.embedding_dim, model.temperature)
+
+    def forward(
+        self,
+        user: UserEmbedding,
+        positive: ItemEmbedding,
+        negatives: ItemEmbedding,
+        positive_ids: Tensor,
+        negative_ids: Tensor,
+        query_weights: Tensor | None = None,
+    ) -> tuple[Tensor, Metrics]:
+        """The loss of a batch.
+
+        Args:
+            user: encoded histories of B users.
+            positive: embeddings of the B targets.
+            negatives: embeddings of the Q queue entries, oldest first.
+            positive_ids, negative_ids: their ids [B], [Q]; id 0 is an empty slot.
+            query_weights: weight of each example [B].
+        """
+        prob_head = self.router(positive.category)
+        weights, metrics = self._negative_weights(prob_head, negatives, positive_ids, negative_ids)
+        config = self.config
+        shared = {
+            "negative_weights": weights,
+            "query_weights": query_weights,
+            "temperature": config.temperature,
+            "margin": config.margin,
+            "epsilon": config.epsilon,
+        }
+        positive_vector, negative_vectors = unit_norm(positive.item), unit_norm(negatives.item)
+        if config.kind == "single_vector":
+            loss, found = single_vector_loss(user.interests[:, 0], positive_vector, negative_vectors, **shared)
+            return loss, metrics | found
+        loss, found = multi_vector_loss(
+            user.interests, positive_vector, negative_vectors, prob_head, joint=config.joint, **shared
+        )
+        balance = balance_loss(prob_head)
+        sharpness = sharpness_loss(prob_head)
+        semantic = semantic_loss(user.heads, positive_vector, prob_head, config.temperature)
+        total = (
+            loss
+            + config.balance_weight * balance
+            + config.sharpness_weight * sharpness
+            + config.semantic_weight * semantic
+        )
+        auxiliary = {"balance_loss": balance, "sharpness_loss": sharpness, "semantic_loss": semantic}
+        detached = {name: value.detach() for name, value in auxiliary.items()}
+        return total, metrics | found | detached | head_metrics(prob_head)
+
+    @torch.no_grad()
+    def _negative_weights(
+        self, prob_head: Tensor, negatives: ItemEmbedding, positive_ids: Tensor, negative_ids: Tensor
+    ) -> tuple[Tensor, Metrics]:
+        """Weights [B, Q]: no empty slots or accidental hits, same-head entries in the hard part, no duplicates after.
+
+        The hard part is not de-duplicated, as in the reference.
+        """
+        weights = negative_weights(positive_ids, negative_ids)
+        metrics: Metrics = {"queue_filled": (negative_ids != 0).float().mean()}
+        hard = self.config.hard_queue_size
+        if hard:
+            mask = hard_mask(prob_head, self.router(negatives.category[:hard]))
+            metrics |= {"hard_count_max": mask.sum(-1).amax(), "hard_count_min": mask.sum(-1).amin()}
+            weights = torch.cat([weights[:, :hard] * mask, weights[:, hard:]], 1)
+        if self.config.deduplicate:
+            counts = appearances(negative_ids[hard:])
+            metrics |= {"appearances_max": counts.amax(), "appearances_min": counts.amin()}
+            weights = torch.cat([weights[:, :hard], weights[:, hard:] / counts], 1)
+        return weights, metrics

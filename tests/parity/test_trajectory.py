@@ -1,0 +1,250 @@
+"""The whole model over the reference's training steps: outputs, metrics, losses and final weights.
+
+Per-step loss to 1e-4 relative; final weights to 1e-4 absolute, except entries whose gradient is at
+rounding level, where Adam takes full steps in the direction of noise: they are counted and may be at
+most 5 % of a tensor.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from prismrec.config import HashingConfig, LossConfig, ModelConfig
+from prismrec.data.schema import Schema
+from prismrec.loss.negatives import push
+from prismrec.model.layers import unit_norm
+from prismrec.model.multi_interest import MultiInterestModel
+from prismrec.model.user_encoder import UserContext, UserEmbedding
+from prismrec.train.objective import Objective
+
+LOSS_TOLERANCE, OUTPUT_TOLERANCE, WEIGHT_TOLERANCE = 1e-4, 1e-4, 1e-4
+NOISE_SHARE = 0.05
+ROUNDING = 1e-6
+"""A gradient below this share of the model's largest is rounding noise of float32 sums."""
+
+FEATURES = {"item_id": "nid", "brand": "seller", "category": "cate", "top_category": "cat1"}
+REFERENCE_INPUTS = ("nid", "uid", "cate", "cat1")
+ELAPSED = (60, 300, 3600, 86400, 604800)
+DWELL = (4, 8, 16, 32, 64, 128, 256, 512)
+METRICS = {
+    "neg_queue/max_hard_cnt": "hard_count_max",
+    "neg_queue/min_hard_cnt": "hard_count_min",
+    "neg_queue/max_appear_cnt": "appearances_max",
+    "neg_queue/min_appear_cnt": "appearances_min",
+    "multi/nll_loss": "nll_loss",
+    "multi/nw": "negative_weight",
+    "multi/min_cos": "cosine_min",
+    "multi/max_cos": "cosine_max",
+    "multi/avg_cos": "cosine_mean",
+    "multi/rk1_acc": "rank1_accuracy",
+    "multi_ex/kl_loss": "balance_loss",
+    "multi_ex/sharp_loss": "sharpness_loss",
+    "multi_ex/semantic_loss": "semantic_loss",
+    "multi_ex/max_prob_h": "head_sharpness",
+    "multi_ex/max_post_h": "head_usage_max",
+    "multi_ex/min_post_h": "head_usage_min",
+}
+
+
+class Trajectory:
+    """A golden training run replayed: model, objective and queue built from the shapes in the file."""
+
+    def __init__(self, path: Path) -> None:
+        self.arrays = dict(np.load(path))
+        embedding = {name.split("emb_table/")[1]: a for name, a in self.arrays.items() if "var0" in name and "emb_" in name and "emb_table" in name}
+        encoder = next(name for name in self.arrays if "enc_" in name)
+        heads, vectors = map(int, re.search(r"enc_(\d+)h(\d+)v", encoder).groups())  # type: ignore[union-attr]
+        queue = self.arrays["queue0/itm_nid_queue"]
+        has_hard = "step0/out/metric/neg_queue/max_hard_cnt" in self.arrays
+        deduplicates = "step0/out/metric/neg_queue/max_appear_cnt" in self.arrays
+        dim = self.arrays["step0/out/user_vectors"].shape[-1]
+
+        def primes(table: str) -> tuple[int, ...]:
+            rows = {name: array.shape[0] for name, array in embedding.items() if re.match(rf"{table}_\d", name)}
+            return tuple(rows[name] - 8 for name in sorted(rows))
+
+        self.config = ModelConfig(
+            embedding_dim=dim,
+            num_heads=heads,
+            num_interests=vectors,
+            hashing=HashingConfig(primes={feature: primes(table) for feature, table in FEATURES.items()}),
+            elapsed_boundaries=ELAPSED,
+            dwell_boundaries=DWELL,
+        )
+        self.model = MultiInterestModel(
+            self.config, Schema(item_features=tuple(FEATURES)), self.arrays["step0/in/user__clk_nid"].shape[1]
+        )
+        loss = LossConfig(
+            queue_size=len(queue), hard_queue_size=len(queue) // 2 if has_hard else 0, deduplicate=deduplicates
+        )
+        self.objective = Objective(loss, self.config)
+        self.queue = torch.from_numpy(
+            np.stack([self.arrays[f"queue0/itm_{name}_queue"] for name in REFERENCE_INPUTS], -1)
+        )
+        self.variables = self._load_variables()
+
+    def _load_variables(self) -> dict[str, tuple[nn.Parameter, bool]]:
+        """Fill every parameter from `var0`; gives the parameter of each variable, and whether it is transposed."""
+        users = self.model.users
+        attention, disentangle = users.attention, users.disentangle
+        found: dict[str, tuple[nn.Parameter, bool]] = {}
+        for embedding, table in zip(self.model.items.embeddings, FEATURES.values(), strict=True):
+            for index, rows in enumerate(embedding.tables):
+                found[f"emb_table/{table}_{index}/"] = (rows.weight, False)
+            found[f"dnn_param/dnn__{table}_0"] = (embedding.projection.weight, True)
+        found |= {
+            "emb_table/st_time_0/": (users.dwell.table.weight, False),
+            "emb_table/rel_time_0/": (users.elapsed.table.weight, False),
+            "emb_table/abs_time_0/": (users.time.hour.weight, False),
+            "emb_table/abs_time_1/": (users.time.day.weight, False),
+            "dnn_param/dnn__abs_time": (users.time.projection.weight, True),
+            "position_w_": (users.position_prior, False),
+            "proto_embs": (disentangle.router.prototypes, False),
+            "head_bias": (disentangle.prior, False),
+        }
+        layers = {
+            "ctx_q_as_mlp/dense/": users.co_action.query,
+            "ctx_proj_k/dense/": users.co_action.key,
+            "prob_itm_ctx/dense/": attention.hidden,
+            "prob_itm_ctx/dense_1/": attention.score,
+            "disentangle_layer/dense/": disentangle.transform[0],
+            "disentangle_layer/dense_1/": disentangle.transform[2],
+            r"enc_\d+h\d+v/dense/": users.mean_query,
+        }
+        for scope, layer in layers.items():
+            found[f"{scope}kernel"] = (layer.weight, True)
+            found[f"{scope}bias"] = (layer.bias, False)
+        named = {}
+        for variable in (name.removeprefix("var0/") for name in self.arrays if name.startswith("var0/")):
+            if "/user_" in variable or "dnn__user" in variable:
+                continue  # read by the reference but used by nothing; test_unused_user_tables_stay checks them
+            if variable.startswith("base_loss"):
+                named[variable] = (self.objective.router.prototypes, False)
+                continue
+            matches = [value for pattern, value in found.items() if re.search(pattern, variable)]
+            assert len(matches) == 1, (variable, len(matches))
+            named[variable] = matches[0]
+        for variable, (parameter, transposed) in named.items():
+            array = torch.from_numpy(self.arrays[f"var0/{variable}"])
+            parameter.data = (array.T if transposed else array).reshape(parameter.shape).clone()
+        parameters = [*self.model.parameters(), *self.objective.parameters()]
+        assert {id(p) for p in parameters} == {id(p) for p, _ in named.values()}, "a parameter has no golden variable"
+        return named
+
+    def inputs(self, step: int, name: str) -> Tensor:
+        return torch.from_numpy(self.arrays[f"step{step}/in/{name}"])
+
+    def forward(self, step: int) -> tuple[Tensor, dict[str, Tensor], UserEmbedding, Tensor]:
+        """One step of the reference: push the batch, encode everything, take the loss."""
+        clicks = torch.stack([self.inputs(step, f"user__clk_{name}") for name in REFERENCE_INPUTS], -1)
+        positive = torch.stack([self.inputs(step, f"item__{name}") for name in REFERENCE_INPUTS], -1)
+        self.queue = push(self.queue, positive)
+        dwell, mask = self.inputs(step, "user__clk_st"), clicks[..., 0] != 0
+        context = UserContext(
+            mask=mask,
+            recent=dwell > 0,
+            time=self.inputs(step, "user__clk_abs_time"),
+            dwell=dwell.abs(),
+            context=torch.zeros(*mask.shape, 0, dtype=torch.int64),
+            now=self.inputs(step, "user__abs_time"),
+            user=self.inputs(step, "user__uid"),
+        )
+        user = self.model.users(self.model.items(clicks), context)
+        target = self.model.items(positive)
+        loss, metrics = self.objective(
+            user, target, self.model.items(self.queue), positive[:, 0], self.queue[:, 0]
+        )
+        return loss, metrics, user, unit_norm(target.item)
+
+
+class ReferenceAdam:
+    """Adam in TensorFlow's form: epsilon is outside the bias correction, and every entry is updated."""
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        self.parameters = parameters
+        self.mean = [torch.zeros_like(p) for p in parameters]
+        self.square = [torch.zeros_like(p) for p in parameters]
+        self.steps = 0
+
+    @torch.no_grad()
+    def step(self) -> list[Tensor]:
+        """Update all parameters; gives the gradients that were used."""
+        self.steps += 1
+        rate = 1e-3 * (1 - 0.999**self.steps) ** 0.5 / (1 - 0.9**self.steps)
+        gradients = []
+        for parameter, mean, square in zip(self.parameters, self.mean, self.square, strict=True):
+            assert parameter.grad is not None
+            gradient = parameter.grad.to_dense()
+            mean.mul_(0.9).add_(gradient, alpha=0.1)
+            square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+            parameter -= rate * mean / (square.sqrt() + 1e-8)
+            parameter.grad = None
+            gradients.append(gradient)
+        return gradients
+
+
+def test_trajectory_matches_reference(golden: Path) -> None:
+    run = Trajectory(golden)
+    steps = len({name.split("/")[0] for name in run.arrays if name.startswith("step")})
+    adam = ReferenceAdam([parameter for parameter, _ in run.variables.values()])
+    noisy = [torch.zeros_like(p, dtype=torch.bool) for p in adam.parameters]
+    for step in range(steps):
+        loss, metrics, user, target = run.forward(step)
+        _check_step(run, step, loss, metrics, user, target)
+        loss.backward()
+        gradients = adam.step()
+        rounding = ROUNDING * max(gradient.abs().max() for gradient in gradients)
+        for mask, gradient in zip(noisy, gradients, strict=True):
+            mask |= (gradient != 0) & (gradient.abs() < rounding)
+
+    for mask, (variable, (parameter, transposed)) in zip(noisy, run.variables.items(), strict=True):
+        final = run.arrays[f"var{steps}/{variable}"]
+        actual = (parameter.detach().T if transposed else parameter.detach()).reshape(final.shape)
+        off = (actual - torch.from_numpy(final)).abs() > WEIGHT_TOLERANCE
+        noise = (mask.T if transposed else mask).reshape(final.shape)
+        assert not (off & ~noise).any(), f"{variable}: {int((off & ~noise).sum())} weights differ"
+        allowed = max(1, int(NOISE_SHARE * off.numel()))  # a softmax's bias is one entry, and its gradient all noise
+        assert off.sum() <= allowed, f"{variable}: {int(off.sum())} of {off.numel()} weights follow noise"
+
+
+def _check_step(
+    run: Trajectory, step: int, loss: Tensor, metrics: dict[str, Tensor], user: UserEmbedding, target: Tensor
+) -> None:
+    expected = {
+        name.removeprefix(f"step{step}/out/"): array
+        for name, array in run.arrays.items()
+        if name.startswith(f"step{step}/out/")
+    }
+    actual: dict[str, Any] = {
+        "loss": loss,
+        "user_vectors": user.interests,
+        "positive_item_vectors": target,
+        "score": torch.einsum("bvd,bd->bv", user.interests, target).amax(-1),
+        "negative_item_ids": run.queue[:, 0],
+    } | {f"metric/{name}": metrics[ours] for name, ours in METRICS.items() if ours in metrics}
+    assert expected.keys() == actual.keys()
+    for name, array in expected.items():
+        tolerance = LOSS_TOLERANCE if name == "loss" else OUTPUT_TOLERANCE
+        scale = float(np.abs(array).max(initial=0.0))
+        np.testing.assert_allclose(
+            actual[name].detach(), array, rtol=tolerance, atol=tolerance * scale, err_msg=f"step {step}: {name}"
+        )
+
+
+def test_unused_user_tables_stay(golden: Path) -> None:
+    """The reference looks the user id up without using it, which is why `model.user_id` is off by default."""
+    arrays = np.load(golden)
+    names = [name.removeprefix("var0/") for name in arrays.files if name.startswith("var0/") and "/user_" in name]
+    last = max(int(name[3 : name.index("/")]) for name in arrays.files if re.match(r"var\d+/", name))
+    for name in names:
+        assert arrays[f"var0/{name}"].tolist() == arrays[f"var{last}/{name}"].tolist()
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_queue_keeps_the_newest_ids(size: int) -> None:
+    assert push(torch.tensor([1, 2, 3]), torch.arange(10, 10 + size)).tolist() == [1, 2, 3, 10, 11, 12, 13, 14][size : size + 3]
