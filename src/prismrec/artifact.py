@@ -53,7 +53,7 @@ def replacing_file(destination: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, destination)
+        temporary.replace(destination)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -91,7 +91,9 @@ def read_manifest(directory: Path, kind: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path}: expected a PrismRec manifest, could not read it ({error!r})") from error
     if found != (kind, FORMAT_VERSION):
-        raise ArtifactError(f"{directory}: expected a {kind} of format {FORMAT_VERSION}, found {found[0]} of {found[1]}")
+        raise ArtifactError(
+            f"{directory}: expected a {kind} of format {FORMAT_VERSION}, found {found[0]} of {found[1]}"
+        )
     for name, expected in files:
         _check_file(directory / name, expected, kind)
     return manifest
@@ -120,7 +122,7 @@ def _swap(temporary: Path, destination: Path) -> None:
         temporary.rename(destination)
         return
     old = Path(tempfile.mkdtemp(prefix=f".{destination.name}-old-", dir=destination.parent))
-    os.replace(destination, old)
+    destination.replace(old)
     temporary.rename(destination)
     shutil.rmtree(old, ignore_errors=True)
 

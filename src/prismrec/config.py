@@ -87,8 +87,8 @@ class LossConfig(_Section):
     """Softmax over (vector, item) pairs; otherwise over items for each vector."""
     temperature: float = Field(0.07, gt=0)
     margin: float = Field(0.0, ge=0)
-    epsilon: float = Field(1e-8, ge=0)
-    """Added to each term of the weighted softmax by the reference; 0 is the exact log-sum-exp."""
+    epsilon: float = Field(0.0, ge=0)
+    """The reference adds 1e-8 to each term of the softmax, which silences hard positives; 0 is exact and faster."""
     queue_size: int = Field(4096, ge=1)
     """Q: recent positives kept as negatives."""
     hard_queue_size: int = Field(0, ge=0)

@@ -208,7 +208,7 @@ def _layer_norm(case: Case) -> Outputs:
 
 
 def _encoder(case: Case) -> Outputs:
-    batch, length, dim = case["items"].shape
+    _, length, dim = case["items"].shape
     num_heads, num_vectors = case.arrays["out/heads"].shape[1], case.arrays["out/vectors"].shape[1]
     config = ModelConfig(embedding_dim=dim, num_heads=num_heads, num_interests=num_vectors)
     encoder = UserEncoder(config, length)

@@ -56,7 +56,11 @@ class Trajectory:
 
     def __init__(self, path: Path) -> None:
         self.arrays = dict(np.load(path))
-        embedding = {name.split("emb_table/")[1]: a for name, a in self.arrays.items() if "var0" in name and "emb_" in name and "emb_table" in name}
+        embedding = {
+            name.split("emb_table/")[1]: a
+            for name, a in self.arrays.items()
+            if "var0" in name and "emb_" in name and "emb_table" in name
+        }
         encoder = next(name for name in self.arrays if "enc_" in name)
         heads, vectors = map(int, re.search(r"enc_(\d+)h(\d+)v", encoder).groups())  # type: ignore[union-attr]
         queue = self.arrays["queue0/itm_nid_queue"]
@@ -80,7 +84,10 @@ class Trajectory:
             self.config, Schema(item_features=tuple(FEATURES)), self.arrays["step0/in/user__clk_nid"].shape[1]
         )
         loss = LossConfig(
-            queue_size=len(queue), hard_queue_size=len(queue) // 2 if has_hard else 0, deduplicate=deduplicates
+            queue_size=len(queue),
+            hard_queue_size=len(queue) // 2 if has_hard else 0,
+            deduplicate=deduplicates,
+            epsilon=1e-8,
         )
         self.objective = Objective(loss, self.config)
         self.queue = torch.from_numpy(
@@ -156,9 +163,7 @@ class Trajectory:
         )
         user = self.model.users(self.model.items(clicks), context)
         target = self.model.items(positive)
-        loss, metrics = self.objective(
-            user, target, self.model.items(self.queue), positive[:, 0], self.queue[:, 0]
-        )
+        loss, metrics = self.objective(user, target, self.model.items(self.queue), positive[:, 0], self.queue[:, 0])
         return loss, metrics, user, unit_norm(target.item)
 
 
@@ -247,4 +252,7 @@ def test_unused_user_tables_stay(golden: Path) -> None:
 
 @pytest.mark.parametrize("size", [1, 3, 5])
 def test_queue_keeps_the_newest_ids(size: int) -> None:
-    assert push(torch.tensor([1, 2, 3]), torch.arange(10, 10 + size)).tolist() == [1, 2, 3, 10, 11, 12, 13, 14][size : size + 3]
+    assert (
+        push(torch.tensor([1, 2, 3]), torch.arange(10, 10 + size)).tolist()
+        == [1, 2, 3, 10, 11, 12, 13, 14][size : size + 3]
+    )

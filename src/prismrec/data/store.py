@@ -1,17 +1,17 @@
 """The prepared data set: each user's events once, sorted by time, as memory-mapped arrays.
 
-    store/
-      manifest.json       settings, schema, counts, rows dropped, checksums
-      users.parquet       user_id (original), key; row u is user u
-      items.parquet       item_id (original), key, feature columns as given; row i is catalogue row i + 1
-      item_features.npy   int64 [I + 1, F], keys of schema.item_features; row 0 is padding, all zero
-      offsets.npy         int64 [U + 1], user u owns events offsets[u]:offsets[u + 1], oldest first
-      valid_start.npy     int64 [U], first validation event of each user
-      test_start.npy      int64 [U], first test event of each user
-      item.npy            int32 [N], catalogue row of each event
-      time.npy            int64 [N], seconds
-      dwell.npy           int32 [N], seconds, if given       weight.npy  float32 [N], if given
-      context.npy         int64 [N, C], keys of schema.context_features, if any
+store/
+manifest.json       settings, schema, counts, rows dropped, checksums
+users.parquet       user_id (original), key; row u is user u
+items.parquet       item_id (original), key, feature columns as given; row i is catalogue row i + 1
+item_features.npy   int64 [I + 1, F], keys of schema.item_features; row 0 is padding, all zero
+offsets.npy         int64 [U + 1], user u owns events offsets[u]:offsets[u + 1], oldest first
+valid_start.npy     int64 [U], first validation event of each user
+test_start.npy      int64 [U], first test event of each user
+item.npy            int32 [N], catalogue row of each event
+time.npy            int64 [N], seconds
+dwell.npy           int32 [N], seconds, if given       weight.npy  float32 [N], if given
+context.npy         int64 [N, C], keys of schema.context_features, if any
 """
 
 from dataclasses import dataclass

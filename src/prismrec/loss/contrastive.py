@@ -6,7 +6,7 @@ Pure functions: normalised vectors in, a scalar loss and detached training metri
 import torch
 from torch import Tensor
 
-from prismrec.loss.softmax import REFERENCE_EPSILON, weighted_log_softmax
+from prismrec.loss.softmax import REFERENCE_EPSILON, positive_log_prob
 
 Metrics = dict[str, Tensor]
 
@@ -21,6 +21,7 @@ def single_vector_loss(
     temperature: float = 0.07,
     margin: float = 0.0,
     epsilon: float = REFERENCE_EPSILON,
+    with_metrics: bool = True,
 ) -> tuple[Tensor, Metrics]:
     """Contrastive loss of CLRec for one vector per user.
 
@@ -35,6 +36,7 @@ def single_vector_loss(
         temperature: divisor of cosines.
         margin: subtracted from the positive's cosine.
         epsilon: see `weighted_softmax`; 0 is exact.
+        with_metrics: also compute the cosine metrics, which take one more pass over the negatives.
 
     Returns:
         The mean loss, and metrics by name.
@@ -51,6 +53,7 @@ def single_vector_loss(
         margin=margin,
         joint=False,
         epsilon=epsilon,
+        with_metrics=with_metrics,
     )
 
 
@@ -66,6 +69,7 @@ def multi_vector_loss(
     margin: float = 0.0,
     joint: bool = True,
     epsilon: float = REFERENCE_EPSILON,
+    with_metrics: bool = True,
 ) -> tuple[Tensor, Metrics]:
     """Disentangled contrastive loss of Multi-CLRec (arXiv 2005.12964).
 
@@ -77,23 +81,25 @@ def multi_vector_loss(
         positive: unit item vectors [B, D].
         negatives: unit item vectors [Q, D].
         prob_head: p(head | positive's category) [B, H]; H is a multiple of V, heads of a vector are adjacent.
-        negative_weights, query_weights, temperature, margin, epsilon: as in `single_vector_loss`.
+        negative_weights, query_weights, temperature, margin, epsilon, with_metrics: as in `single_vector_loss`.
 
     Returns:
         The mean loss, and metrics by name.
     """
-    positive_cosine = torch.einsum("bvd,bd->bv", interests, positive)
-    negative_cosine = interests @ negatives.T  # [B, V, Q]
-    logits = torch.cat([positive_cosine[..., None] - margin, negative_cosine], -1) / temperature
-    weights = None
-    if negative_weights is not None:
-        weights = torch.cat([torch.ones_like(negative_weights[:, :1]), negative_weights], -1)[:, None]
-    log_prob = weighted_log_softmax(logits, weights, (1, 2) if joint else -1, epsilon)[..., 0]  # [B, V]
-
+    scaled = interests / temperature
+    positive_logits = torch.einsum("bvd,bd->bv", scaled, positive)
+    negative_logits = scaled @ negatives.T  # [B, V, Q]
+    log_prob = positive_log_prob(
+        positive_logits - margin / temperature, negative_logits, negative_weights, joint=joint, epsilon=epsilon
+    )
     prob_vector = prob_head.unflatten(-1, (interests.shape[1], -1)).sum(-1)
     loss = -_weighted_mean((prob_vector * log_prob).sum(-1), query_weights)
-    metrics = _cosine_metrics(positive_cosine.amax(-1), negative_cosine, negative_weights, query_weights)
-    return loss, {"nll_loss": loss.detach(), **metrics}
+    metrics = {"nll_loss": loss.detach()}
+    if with_metrics:
+        metrics |= _cosine_metrics(
+            positive_logits.amax(-1) * temperature, negative_logits * temperature, negative_weights, query_weights
+        )
+    return loss, metrics
 
 
 def _weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:

@@ -42,4 +42,3 @@ def encode_users(model: MultiInterestModel, batch: HistoryBatch, item_features: 
     inputs = batch.raw_inputs(item_features)
     served = model(**{name: torch.from_numpy(array).to(device) for name, array in inputs.items()})
     return UserEncoding(*(part.float().cpu().numpy() for part in (served[0], served[2], served[1])))
-

@@ -19,6 +19,9 @@ class ItemEmbedding(NamedTuple):
         """Gather along the first dimension, so that each distinct item is encoded once per step."""
         return ItemEmbedding(self.item[index], self.category[index])
 
+    def float(self) -> "ItemEmbedding":
+        return ItemEmbedding(self.item.float(), self.category.float())
+
 
 class ItemEncoder(nn.Module):
     """Encode raw feature ids [..., F] as the mean of F embeddings; absent features (id 0) count as zero.

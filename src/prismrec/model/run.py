@@ -1,13 +1,13 @@
 """A trained run on disk, and how to read it back: configuration, best weights, the store it was trained on.
 
-    run/
-      manifest.json        store path and schema hash, counts, best validation, checksums
-      config.toml          the whole configuration, hash moduli included
-      model.safetensors    the weights with the best validation recall
-      metrics.jsonl        training and validation metrics, one JSON object a line
-      tensorboard/         the same for TensorBoard
-      checkpoint.pt        the latest state, to resume from
-      report.json, .html   written by `prismrec evaluate`
+run/
+manifest.json        store path and schema hash, counts, best validation, checksums
+config.toml          the whole configuration, hash moduli included
+model.safetensors    the weights with the best validation recall
+metrics.jsonl        training and validation metrics, one JSON object a line
+tensorboard/         the same for TensorBoard
+checkpoint.pt        the latest state, to resume from
+report.json, .html   written by `prismrec evaluate`
 """
 
 from dataclasses import dataclass
@@ -37,6 +37,13 @@ class Run:
     model: MultiInterestModel
 
 
+def write_config(path: Path, config: Config) -> None:
+    """Write the configuration of a run, the first of its files."""
+    path.mkdir(parents=True, exist_ok=True)
+    with replacing_file(path / CONFIG) as temporary:
+        temporary.write_text(dump_toml(config))
+
+
 def save_run(path: Path, config: Config, store: Store, model: MultiInterestModel, **content: Any) -> None:
     """Write configuration, weights and manifest of a run, each atomically.
 
@@ -47,9 +54,7 @@ def save_run(path: Path, config: Config, store: Store, model: MultiInterestModel
         model: the model whose weights are kept.
         content: further fields of the manifest, for example the best validation.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    with replacing_file(path / CONFIG) as temporary:
-        temporary.write_text(dump_toml(config))
+    write_config(path, config)
     with replacing_file(path / WEIGHTS) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary)
     write_manifest(

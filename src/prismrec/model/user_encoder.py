@@ -14,7 +14,7 @@ from prismrec.model.aggregation import HeadAggregation
 from prismrec.model.attention import ContextAttention, ContextCoAction, QueryAttention
 from prismrec.model.embeddings import BucketEmbedding, HashedEmbedding, TimeEmbedding
 from prismrec.model.item_encoder import ItemEmbedding
-from prismrec.model.layers import UnitLayerNorm, dense, unit_norm, unit_normal
+from prismrec.model.layers import UnitLayerNorm, dense, unit_norm
 from prismrec.model.routing import DisentangleLayer
 
 

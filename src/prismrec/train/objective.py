@@ -33,6 +33,7 @@ class Objective(nn.Module):
         positive_ids: Tensor,
         negative_ids: Tensor,
         query_weights: Tensor | None = None,
+        with_metrics: bool = True,
     ) -> tuple[Tensor, Metrics]:
         """The loss of a batch.
 
@@ -42,6 +43,7 @@ class Objective(nn.Module):
             negatives: embeddings of the Q queue entries, oldest first.
             positive_ids, negative_ids: their ids [B], [Q]; id 0 is an empty slot.
             query_weights: weight of each example [B].
+            with_metrics: compute the metrics that take another pass over the negatives.
         """
         prob_head = self.router(positive.category)
         weights, metrics = self._negative_weights(prob_head, negatives, positive_ids, negative_ids)
@@ -52,6 +54,7 @@ class Objective(nn.Module):
             "temperature": config.temperature,
             "margin": config.margin,
             "epsilon": config.epsilon,
+            "with_metrics": with_metrics,
         }
         positive_vector, negative_vectors = unit_norm(positive.item), unit_norm(negatives.item)
         if config.kind == "single_vector":

@@ -1,0 +1,241 @@
+"""Evaluation of trained models over the full catalogue, beside baselines under the same protocol.
+
+Takes runs on one store; gives a `Report`. Every method answers the same queries with lists of the
+same length from the whole catalogue, with the same items left out.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from prismrec.config import HistoryConfig
+from prismrec.data.store import Split, Store
+from prismrec.errors import ArtifactError, ConfigError
+from prismrec.evaluate.baselines.covisitation import covisitation, covisitation_scorer
+from prismrec.evaluate.baselines.popular import item_counts, popularity_scorer, recent_item_counts
+from prismrec.evaluate.bootstrap import CONFIDENCE, NUM_RESAMPLES, bootstrap
+from prismrec.evaluate.candidates import find_candidates
+from prismrec.evaluate.diagnose import diagnose
+from prismrec.evaluate.findings import Method, Report
+from prismrec.evaluate.labelled import labelled_auc
+from prismrec.evaluate.measure import Catalogue, measure, recall_of
+from prismrec.evaluate.queries import Queries, make_queries
+from prismrec.evaluate.retrieval import Scorer, ranked_lists
+from prismrec.model.multi_interest import MultiInterestModel
+from prismrec.model.run import Run, load_run
+
+HEADLINE_K = 50
+
+
+def evaluate(
+    run: Path,
+    split: Split,
+    ks: Sequence[int],
+    against: Sequence[Path] = (),
+    *,
+    pairs: pl.DataFrame | None = None,
+    seed: int = 0,
+    date: datetime | None = None,
+    console: Console | None = None,
+) -> Report:
+    """Evaluate a run, other runs and the baselines on a split, over the full catalogue.
+
+    Whether seen items are left out, and whether histories end before the target's time, is as
+    configured in `run`; other runs keep their own history length.
+
+    Args:
+        run: the run of interest.
+        split: "valid" or "test".
+        ks: lengths of the lists.
+        against: other runs on the same store, for example the same model with V = 1.
+        pairs: labelled pairs `user_id, item_id, label`, for the models' AUC.
+        seed: of the bootstrap.
+        date: written into the report; now by default.
+        console: where progress is shown; standard error by default.
+
+    Raises:
+        ConfigError: a k is below 1 or above the catalogue's size.
+        ArtifactError: a run is missing or damaged, or on another store.
+        DataError: the split is unknown or holds no user with a target, or a labelled pair is not valid.
+    """
+    runs = [load_run(path) for path in (run, *against)]
+    store, config = runs[0].store, runs[0].config
+    _check_same_store(runs)
+    lengths = _checked_ks(ks, store)
+    queries = make_queries(
+        store, split, exclude_seen=config.exclude_seen, before_target_time=config.history.before_target_time
+    )
+    headline_k = HEADLINE_K if HEADLINE_K in lengths else lengths[len(lengths) // 2]
+    with _progress(console) as progress:
+        evaluation = _Evaluation(store, queries, lengths, headline_k, seed, progress)
+        models = [evaluation.model(name, other) for name, other in zip(_names(runs), runs, strict=True)]
+        baselines = [evaluation.baseline(name, scorer) for name, scorer in _baselines(store, queries)]
+    if pairs is not None:
+        models = [_with_auc(method, other, pairs, split) for method, other in zip(models, runs, strict=True)]
+    return Report(
+        settings=_settings(
+            runs, split=split, seed=seed, date=(date or datetime.now(UTC)).isoformat(timespec="seconds")
+        ),
+        counts={"users": store.num_users, "items": store.num_items, "events": store.num_events, **queries.counts},
+        ks=lengths,
+        headline_k=headline_k,
+        methods=[*models, *baselines],
+    )
+
+
+def recall_at_k(
+    model: MultiInterestModel,
+    store: Store,
+    split: Split,
+    k: int,
+    history: HistoryConfig,
+    exclude_seen: bool,
+    max_users: int,
+    seed: int,
+) -> float:
+    """Mean recall@k over a sample of users and the full catalogue: what training validates by.
+
+    The sample depends on the seed alone, so that validations of one training compare. A k above the
+    catalogue's size is the catalogue's size.
+
+    Raises:
+        DataError: the split is unknown, or no sampled user has a history and a target in it.
+    """
+    queries = make_queries(
+        store,
+        split,
+        exclude_seen=exclude_seen,
+        before_target_time=history.before_target_time,
+        max_users=max_users,
+        seed=seed,
+    )
+    k = min(k, store.num_items)
+    lists = find_candidates(model, store, queries, history, k).merged()
+    return float(np.mean(recall_of(lists, queries.targets, k)))
+
+
+class _Evaluation:
+    """What all methods share: the queries, the lengths of the lists, and the first method's recall."""
+
+    def __init__(
+        self, store: Store, queries: Queries, ks: list[int], headline_k: int, seed: int, progress: Progress
+    ) -> None:
+        self._store, self._queries, self._ks, self._seed = store, queries, ks, seed
+        self._headline_k, self._progress = headline_k, progress
+        self._catalogue = Catalogue.of(store)
+        self._first_recall: np.ndarray | None = None
+
+    def model(self, name: str, run: Run) -> Method:
+        task = self._progress.add_task(name, total=self._queries.num_users)
+        candidates = find_candidates(
+            run.model.to(_device(run)),
+            self._store,
+            self._queries,
+            run.config.history,
+            self._ks[-1],
+            lambda users: self._progress.advance(task, users),
+        )
+        method = self._method(name, "model", candidates.merged())
+        diagnostics = diagnose(candidates, self._queries.targets, self._headline_k, self._seed)
+        return method.model_copy(update={"diagnostics": diagnostics})
+
+    def baseline(self, name: str, scorer: Scorer) -> Method:
+        task = self._progress.add_task(name, total=self._queries.num_users)
+        items, _ = ranked_lists(
+            scorer,
+            self._queries.seen,
+            self._store.num_items,
+            self._ks[-1],
+            advance=lambda users: self._progress.advance(task, users),
+        )
+        return self._method(name, "baseline", items[:, 0])
+
+    def _method(self, name: str, kind: Literal["model", "baseline"], lists: np.ndarray) -> Method:
+        method = measure(name, kind, lists, self._queries.targets, self._catalogue, self._ks, self._seed)
+        recall = recall_of(lists, self._queries.targets, self._headline_k)
+        if self._first_recall is None:
+            self._first_recall = recall
+            return method
+        return method.model_copy(update={"advantage": bootstrap((self._first_recall - recall)[:, None], self._seed)[0]})
+
+
+def _baselines(store: Store, queries: Queries) -> Iterator[tuple[str, Scorer]]:
+    counts = item_counts(store)
+    yield "all-time popular", popularity_scorer(counts)
+    yield "recently popular", popularity_scorer(recent_item_counts(store), counts)
+    yield "co-visitation", covisitation_scorer(store, queries, covisitation(store))
+
+
+def _settings(runs: Sequence[Run], **call: Any) -> dict[str, Any]:
+    config = runs[0].config
+    return {
+        **call,
+        "run": str(runs[0].path),
+        "against": [str(run.path) for run in runs[1:]],
+        "store": str(runs[0].store.path),
+        "exclude_seen": config.exclude_seen,
+        "before_target_time": config.history.before_target_time,
+        "confidence": CONFIDENCE,
+        "resamples": NUM_RESAMPLES,
+        "config": config.model_dump(mode="json"),
+    }
+
+
+def _with_auc(method: Method, run: Run, pairs: pl.DataFrame, split: Split) -> Method:
+    assert method.diagnostics is not None
+    diagnostics = method.diagnostics.model_copy(update={"auc": labelled_auc(run, pairs, split)})
+    return method.model_copy(update={"diagnostics": diagnostics})
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """Directory names with V, or whole paths where two runs would read the same."""
+    names = [f"{run.path.name} (V={run.config.model.num_interests})" for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
+
+
+def _check_same_store(runs: Sequence[Run]) -> None:
+    for other in runs[1:]:
+        if other.store.manifest["files"] != runs[0].store.manifest["files"]:
+            raise ArtifactError(
+                f"{other.path}: expected a run on the store {runs[0].store.path}, found one on {other.store.path};"
+                " train it on the same store"
+            )
+
+
+def _checked_ks(ks: Sequence[int], store: Store) -> list[int]:
+    wrong = [k for k in ks if not 1 <= k <= store.num_items]
+    if wrong or not ks:
+        raise ConfigError(f"k: expected numbers from 1 to {store.num_items} (the catalogue's size), found {list(ks)}")
+    return sorted(set(ks))
+
+
+def _device(run: Run) -> torch.device:
+    on_gpu = run.config.train.device != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if on_gpu else "cpu")
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"users · {task.speed or 0:,.0f}/s")
+
+
+@contextmanager
+def _progress(console: Console | None) -> Iterator[Progress]:
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console or Console(stderr=True)) as progress:
+        yield progress

@@ -1,0 +1,93 @@
+"""From recommendation lists to the metrics of one method.
+
+Takes lists [U, K] of catalogue rows, the queries' targets and the catalogue's popularity and
+categories; gives a `Method` without diagnostics.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from prismrec.data.schema import CATEGORY_FEATURES
+from prismrec.data.store import Store
+from prismrec.evaluate.baselines.popular import item_counts
+from prismrec.evaluate.bootstrap import Estimate, bootstrap
+from prismrec.evaluate.findings import Method
+from prismrec.evaluate.item_sets import ItemSets
+from prismrec.evaluate.metrics.diversity import category_diversity
+from prismrec.evaluate.metrics.exposure import coverage, gini, mean_popularity
+from prismrec.evaluate.metrics.popularity import deciles, recall_by_decile, tail_recall
+from prismrec.evaluate.metrics.ranking import hit_rate, hits, mrr, ndcg, recall
+
+RANKING: dict[str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] = {
+    "recall": recall,
+    "hit_rate": hit_rate,
+    "ndcg": ndcg,
+    "mrr": mrr,
+}
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What the metrics need to know of the items."""
+
+    counts: np.ndarray
+    """Training interactions, int64 [I]."""
+    deciles: np.ndarray
+    """Popularity decile 1..10, int64 [I]."""
+    categories: np.ndarray | None
+    """Key of the finest category of each catalogue row, int64 [I + 1]; None if the store has no category."""
+
+    @classmethod
+    def of(cls, store: Store) -> "Catalogue":
+        """Count training interactions and look up categories."""
+        counts = item_counts(store)
+        names = [name for name in CATEGORY_FEATURES if name in store.schema.item_features]
+        column = store.schema.item_features.index(names[0]) if names else None
+        categories = None if column is None else np.asarray(store.item_features[:, column])
+        return cls(counts, deciles(counts), categories)
+
+
+def measure(
+    name: str,
+    kind: Literal["model", "baseline"],
+    lists: np.ndarray,
+    targets: ItemSets,
+    catalogue: Catalogue,
+    ks: Sequence[int],
+    seed: int,
+) -> Method:
+    """Compute every metric of one method at every k; intervals are bootstrapped over users."""
+    per_user: dict[str, np.ndarray] = {}
+    whole: dict[str, float] = {}
+    hit = hits(lists, targets)
+    num_items = len(catalogue.counts)
+    for k in ks:
+        top = lists[:, :k]
+        per_user |= {f"{metric}@{k}": compute(hit, targets.sizes, k) for metric, compute in RANKING.items()}
+        per_user[f"tail_recall@{k}"] = tail_recall(top, targets, catalogue.deciles)
+        if catalogue.categories is not None:
+            per_user[f"category_diversity@{k}"] = category_diversity(top, catalogue.categories)
+        whole[f"coverage@{k}"] = coverage(top, num_items)
+        whole[f"gini@{k}"] = gini(top, num_items)
+        whole[f"mean_popularity@{k}"] = mean_popularity(top, catalogue.counts)
+    return Method(
+        name=name,
+        kind=kind,
+        metrics=estimates(per_user, seed),
+        catalogue=whole,
+        recall_by_decile={k: recall_by_decile(lists[:, :k], targets, catalogue.deciles) for k in ks},
+    )
+
+
+def estimates(per_user: dict[str, np.ndarray], seed: int) -> dict[str, Estimate]:
+    """Mean and interval of each named column of user values; columns without any value are left out."""
+    found = bootstrap(np.column_stack(list(per_user.values())), seed)
+    return {name: estimate for name, estimate in zip(per_user, found, strict=True) if estimate is not None}
+
+
+def recall_of(lists: np.ndarray, targets: ItemSets, k: int) -> np.ndarray:
+    """Recall@k of each user, [U]."""
+    return recall(hits(lists[:, :k], targets), targets.sizes, k)

@@ -1,0 +1,34 @@
+"""Whether a user's several vectors differ, and whether all routing heads are used."""
+
+import numpy as np
+
+DEAD_SHARE = 0.1
+"""A head with less than this part of an equal share is dead."""
+
+
+def head_entropy(usage: np.ndarray) -> float:
+    """Entropy of the heads' shares p over all users / log H: `-sum p log p / log H`, 1 if all are used alike.
+
+    Args:
+        usage: share of each head over users, [H], sums to 1.
+    """
+    if len(usage) < 2:
+        return 1.0
+    used = usage[usage > 0]
+    return float(-(used * np.log(used)).sum() / np.log(len(usage)))
+
+
+def dead_heads(usage: np.ndarray) -> list[int]:
+    """Heads (from 0) whose share is below a tenth of 1 / H."""
+    return [int(head) for head in np.flatnonzero(usage < DEAD_SHARE / len(usage))]
+
+
+def interest_similarity(interests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and largest cosine between two different vectors of the same user, [U] each.
+
+    Args:
+        interests: unit vectors [U, V, D], V >= 2.
+    """
+    first, second = np.triu_indices(interests.shape[1], k=1)
+    cosine = np.einsum("upd,upd->up", interests[:, first], interests[:, second])
+    return cosine.mean(axis=1), cosine.max(axis=1)

@@ -1,0 +1,110 @@
+"""The questions an evaluation asks: for each user, what was known, when, and what should have been recommended.
+
+Takes a store and a split; gives one query per user. The history is everything before the user's
+first event of the split; the targets are the distinct items from there to the end of the split; the
+time is that of the first such event. With `exclude_seen`, items of the history are neither targets
+nor recommended.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from prismrec.data.store import Split, Store
+from prismrec.errors import DataError
+from prismrec.evaluate.item_sets import ItemSets
+
+
+@dataclass(frozen=True)
+class Queries:
+    """One query per user that has a history and a target."""
+
+    user: np.ndarray
+    """int64 [B], rows of the store's users."""
+    start: np.ndarray
+    """int64 [B], first event of each history."""
+    end: np.ndarray
+    """int64 [B], one past the last event the model may see."""
+    now: np.ndarray
+    """int64 [B], seconds: time of the first target event."""
+    targets: ItemSets
+    seen: ItemSets
+    """Items that must not come back; empty sets if seen items are kept."""
+    counts: dict[str, int]
+    """Users with events in the split, left out for want of a history or of a new target, and evaluated."""
+
+    @property
+    def num_users(self) -> int:
+        return len(self.user)
+
+
+def make_queries(
+    store: Store,
+    split: Split,
+    *,
+    exclude_seen: bool,
+    before_target_time: bool = False,
+    max_users: int | None = None,
+    seed: int = 0,
+) -> Queries:
+    """Collect the queries of a split.
+
+    Args:
+        store: the prepared data.
+        split: "valid" or "test".
+        exclude_seen: leave items of the whole earlier history out of targets and recommendations.
+        before_target_time: the model sees only events strictly older than the first target event.
+        max_users: a random sample of so many of the split's users; all by default.
+        seed: of that sample.
+
+    Raises:
+        DataError: the split is unknown, or no user has a history and a target in it.
+    """
+    if split not in ("valid", "test"):
+        raise DataError(f"split: expected 'valid' or 'test', found {split!r}")
+    first, last = store.split_bounds(split)
+    user = np.flatnonzero(last > first)
+    if max_users is not None and len(user) > max_users:
+        user = np.sort(np.random.default_rng(seed).choice(user, max_users, replace=False))
+    start, first, last = np.asarray(store.offsets[:-1])[user], first[user], last[user]
+    now = np.asarray(store.time[first])
+    end = events_before(store.time, start, first, now) if before_target_time else first
+    seen = _item_sets(store, start, first)
+    targets = _item_sets(store, first, last)
+    if exclude_seen:
+        targets = targets.minus(seen)
+    else:
+        seen = ItemSets.from_lists([[]] * len(user))
+    has_history = end > start
+    keep = has_history & (targets.sizes > 0)
+    counts = {
+        "users_with_events": len(user),
+        "users_without_history": int((~has_history).sum()),
+        "users_without_new_target": int((has_history & ~keep).sum()),
+        "users_evaluated": int(keep.sum()),
+        "targets": int(targets.sizes[keep].sum()),
+    }
+    if not keep.any():
+        raise DataError(f"{store.path}: expected users with a history and a target in {split!r}, found none ({counts})")
+    return Queries(user[keep], start[keep], end[keep], now[keep], targets.select(keep), seen.select(keep), counts)
+
+
+def events_before(time: np.ndarray, start: np.ndarray, stop: np.ndarray, now: np.ndarray) -> np.ndarray:
+    """First event of each range [start, stop), sorted by time, that is not older than `now`; binary search, [B]."""
+    low, high = start.copy(), stop.copy()
+    while (low < high).any():
+        middle = (low + high) // 2
+        older = (low < high) & (time[np.minimum(middle, len(time) - 1)] < now)
+        low, high = np.where(older, middle + 1, low), np.where(older, high, middle)
+    return low
+
+
+def flat_ranges(start: np.ndarray, stop: np.ndarray) -> np.ndarray:
+    """The integers of all ranges [start, stop), one after another, int64."""
+    sizes = stop - start
+    return np.arange(sizes.sum()) + np.repeat(start - np.cumsum(sizes) + sizes, sizes)
+
+
+def _item_sets(store: Store, start: np.ndarray, stop: np.ndarray) -> ItemSets:
+    user = np.repeat(np.arange(len(start)), stop - start)
+    return ItemSets.from_pairs(user, store.item[flat_ranges(start, stop)], len(start))

@@ -1,0 +1,98 @@
+"""From the PyTorch model to an ONNX user encoder, and the proof that both agree.
+
+Takes a trained model and real histories; gives a graph file and the largest difference measured.
+"""
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from prismrec.data.history import HistoryBatch
+from prismrec.errors import ArtifactError
+from prismrec.export.user_encoder import EncodedUsers, OnnxUserEncoder
+from prismrec.model.encode import encode_users
+from prismrec.model.multi_interest import MultiInterestModel
+
+OPSET = 20
+MAX_DIFFERENCE = 1e-5
+_EXAMPLE_USERS = 3  # any number but 0 and 1, which the tracer would take for constants
+
+
+def export_user_encoder(model: MultiInterestModel, path: Path) -> None:
+    """Write the model's `forward` as ONNX with a dynamic batch dimension; inputs and outputs keep their names."""
+    inputs = _example_inputs(model)
+    batch = torch.export.Dim("batch")
+    with _quiet():
+        # strict tracing keeps `len(tensor)` symbolic; the default would freeze the batch size
+        program = torch.export.export(
+            model, (), inputs, dynamic_shapes={name: {0: batch} for name in inputs}, strict=True
+        )
+        # the optimizer takes the softmax's epsilon of 1e-8 for zero and drops it: empty histories would give NaN
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            input_names=list(inputs),
+            output_names=list(EncodedUsers._fields),
+            opset_version=OPSET,
+            optimize=False,
+            verbose=False,
+        )
+        assert exported is not None  # it is None only for the older exporter
+        for node in exported.model.graph.all_nodes():
+            node.metadata_props.clear()  # stack traces with the paths of this machine
+        exported.save(path)
+
+
+def check_user_encoder(
+    model: MultiInterestModel, encoder: OnnxUserEncoder, batch: HistoryBatch, item_features: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Compare ONNX with PyTorch on real histories.
+
+    Returns:
+        The users' vectors [B, V, D], and the largest absolute difference in them.
+
+    Raises:
+        ArtifactError: the difference exceeds `MAX_DIFFERENCE`.
+    """
+    expected = encode_users(model, batch, item_features).vectors
+    found = encoder.encode(batch, item_features).vectors
+    difference = float(np.abs(found - expected).max(initial=0.0))
+    if not difference <= MAX_DIFFERENCE:  # also refuses NaN
+        raise ArtifactError(
+            f"ONNX user encoder: expected vectors within {MAX_DIFFERENCE:g} of PyTorch's on {len(batch.now)} users, "
+            f"found a difference of {difference:g}; the installed torch and onnxruntime do not agree on this model"
+        )
+    return found, difference
+
+
+def _example_inputs(model: MultiInterestModel) -> dict[str, torch.Tensor]:
+    length, schema = model.users.position_prior.shape[0], model.schema
+    shape = (_EXAMPLE_USERS, length)
+    return {
+        "item": torch.ones(*shape, len(schema.item_features), dtype=torch.int64),
+        "time": torch.ones(shape, dtype=torch.int64),
+        "dwell": torch.ones(shape, dtype=torch.int64),
+        "recent": torch.ones(shape, dtype=torch.bool),
+        "context": torch.ones(*shape, len(schema.context_features), dtype=torch.int64),
+        "now": torch.ones(_EXAMPLE_USERS, dtype=torch.int64),
+        "user": torch.ones(_EXAMPLE_USERS, dtype=torch.int64),
+    }
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide the exporter's remarks about its own deprecations and about packages this model does not use."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

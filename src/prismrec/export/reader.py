@@ -1,0 +1,70 @@
+"""What a bundle holds, and how to open one without torch.
+
+bundle/
+manifest.json          settings, schema, counts, index, measured ONNX difference, checksums
+config.toml            the run's configuration
+model.safetensors      the PyTorch weights
+user_encoder.onnx      histories -> interests, without PyTorch
+item_vectors.parquet   item_id, vector; row i is catalogue row i + 1
+user_vectors.parquet   user_id, vectors; on request
+index.faiss            the search index over the item vectors
+store/                 a copy of the prepared store: catalogue, and histories of known users
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from prismrec.artifact import read_manifest
+from prismrec.config import Config, load_config
+from prismrec.data.store import Store
+from prismrec.errors import ArtifactError
+from prismrec.export.user_encoder import OnnxUserEncoder
+from prismrec.index.faiss_index import FaissIndex
+
+KIND = "bundle"
+CONFIG, WEIGHTS, USER_ENCODER = "config.toml", "model.safetensors", "user_encoder.onnx"
+ITEM_VECTORS, USER_VECTORS, INDEX, STORE = "item_vectors.parquet", "user_vectors.parquet", "index.faiss", "store"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Everything that serving needs."""
+
+    path: Path
+    manifest: dict[str, Any]
+    config: Config
+    store: Store
+    encoder: OnnxUserEncoder
+    index: FaissIndex
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Open and check a bundle, its store included.
+
+    Raises:
+        ArtifactError: the directory is not a bundle of this format, a file is missing or damaged, or
+            its parts do not belong together.
+        SearchIndexError: the index is not the one that the manifest describes.
+    """
+    manifest = read_manifest(path, KIND)
+    store = Store.open(path / STORE)
+    index = FaissIndex.load(path / INDEX, manifest["index"])
+    found = {
+        "items in the store": store.num_items,
+        "item vectors": pq.read_metadata(path / ITEM_VECTORS).num_rows,
+        "vectors in the index": index.num_vectors,
+    }
+    for name, count in found.items():
+        if count != manifest["counts"]["items"]:
+            raise ArtifactError(f"{path}: expected {manifest['counts']['items']} {name}, found {count}; export again")
+    return Bundle(
+        path=path,
+        manifest=manifest,
+        config=load_config(path / CONFIG),
+        store=store,
+        encoder=OnnxUserEncoder(path / USER_ENCODER),
+        index=index,
+    )

@@ -1,0 +1,63 @@
+"""The exported user encoder: ONNX Runtime in place of PyTorch.
+
+Takes histories; gives each user's interests. Nothing here imports torch.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnxruntime
+
+from prismrec.config import HistoryConfig
+from prismrec.data.history import HistoryBatch, gather_histories
+from prismrec.data.store import Store
+from prismrec.errors import ArtifactError
+
+
+class EncodedUsers(NamedTuple):
+    """The encoder's outputs, float32, in the order of its graph."""
+
+    vectors: np.ndarray
+    """Unit vectors [B, V, D]."""
+    interest_weights: np.ndarray
+    """Share of each past event in each interest [B, V, T], newest first; rows without events are zero."""
+    head_usage: np.ndarray
+    """p(head) of each user's history [B, H]."""
+
+
+class OnnxUserEncoder:
+    """Runs `user_encoder.onnx` on the CPU."""
+
+    def __init__(self, path: Path) -> None:
+        """Load the graph.
+
+        Raises:
+            ArtifactError: the file is not an ONNX graph that this ONNX Runtime can run.
+        """
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # its warnings about what it does not fold are of no use to anyone
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exceptions share no base
+            raise ArtifactError(f"{path}: expected an ONNX user encoder ({error}); export the bundle again") from error
+        self._inputs = {tensor.name for tensor in self._session.get_inputs()}
+
+    def encode(self, batch: HistoryBatch, item_features: np.ndarray) -> EncodedUsers:
+        """Encode histories; `item_features` [I + 1, F] turns catalogue rows into raw ids."""
+        inputs = batch.raw_inputs(item_features)
+        # inputs that a model's settings leave unused are not part of its graph
+        used = {name: np.ascontiguousarray(array) for name, array in inputs.items() if name in self._inputs}
+        return EncodedUsers(*self._session.run(EncodedUsers._fields, used))
+
+
+def stored_histories(store: Store, users: np.ndarray, now: int, config: HistoryConfig) -> HistoryBatch:
+    """Whole histories of the store's users [B] (positions from 0), as seen at `now`."""
+    return gather_histories(
+        store,
+        start=store.offsets[users],
+        end=store.offsets[users + 1],
+        now=np.full(len(users), now),
+        user=store.users["key"].to_numpy()[users],
+        config=config,
+    )

@@ -1,0 +1,188 @@
+"""Recommendations from a bundle, without torch: histories -> interests -> items.
+
+Takes users in original ids, known or given by their events; gives recommendations in original ids,
+in batches, so that memory does not grow with the number of users.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import track
+
+from prismrec.artifact import replacing_file
+from prismrec.data.history import HistoryBatch
+from prismrec.data.schema import ITEM, TIME, USER
+from prismrec.data.store import Store
+from prismrec.errors import ConfigError
+from prismrec.export.reader import Bundle, open_bundle
+from prismrec.export.user_encoder import EncodedUsers
+from prismrec.index.base import NO_ROW
+from prismrec.index.merge import retrieve
+from prismrec.serve.histories import batch_store, histories_until
+from prismrec.serve.requests import NEW_USER, Requests, every_user, read_requests
+
+_USERS_PER_BATCH = 256
+_PROGRESS_FROM = 10_000  # users
+
+_log = logging.getLogger(__name__)
+
+
+class Recommender:
+    """Serves one bundle; safe to use from several threads."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+
+    @classmethod
+    def open(cls, path: Path) -> "Recommender":
+        """Open and check a bundle.
+
+        Raises:
+            ArtifactError: the bundle is missing, damaged or of another format.
+            SearchIndexError: its index is not the one that its manifest describes.
+        """
+        return cls(open_bundle(path))
+
+    def recommend(
+        self, users: pl.DataFrame | None = None, *, k: int, include_seen: bool = False, now: int | None = None
+    ) -> pl.DataFrame:
+        """Recommend up to k items to each user.
+
+        Args:
+            users: None for every known user; a table of `user_id` for these; or a table of events
+                (`user_id, item_id, timestamp`, optional dwell and context columns), which are added to
+                what the store knows of these users. Items outside the catalogue are left out of them.
+            k: items per user; fewer only where the catalogue has no more unseen ones.
+            include_seen: also recommend items of the user's history.
+            now: time of the request in seconds; by default that of the newest event, stored or given.
+                Later events do not count as history, but their items count as seen.
+
+        Returns:
+            `user_id, item_id, rank, score, interest`: ids in their original type, rank from 1, the
+            inner product with the user's closest interest and its number from 0; best first. Users
+            without any event get no rows; a warning is logged with their number.
+
+        Raises:
+            ConfigError: k is below 1.
+            DataError: the table breaks the schema, or names unknown users without events.
+        """
+        frames = list(self.stream(users, k=k, include_seen=include_seen, now=now))
+        return pl.concat([self._frame(self.bundle.store.user_ids.clear()), *frames])
+
+    def stream(
+        self, users: pl.DataFrame | None = None, *, k: int, include_seen: bool = False, now: int | None = None
+    ) -> Iterator[pl.DataFrame]:
+        """The same as `recommend`, one frame per batch of users; bad input is refused before the first."""
+        if k < 1:
+            raise ConfigError(f"k={k}: expected at least 1")
+        requests = self._requests(users)
+        return self._batches(requests, k, include_seen, self._now(requests, now))
+
+    def interests(self, users: pl.DataFrame | None = None, *, now: int | None = None) -> pl.DataFrame:
+        """Which past events formed each interest.
+
+        Returns:
+            `user_id, interest, item_id, timestamp, weight`: the share of each event that the encoder
+            saw in each interest, which sums to one over an interest; largest share first.
+        """
+        requests = self._requests(users)
+        frames = [
+            self._explain(requests.user_ids[start : start + batch.num_users], histories, encoded)
+            for start, batch, histories, encoded in self._encode(requests, self._now(requests, now))
+        ]
+        return pl.concat(frames)
+
+    def _requests(self, users: pl.DataFrame | None) -> Requests:
+        store = self.bundle.store
+        requests = every_user(store) if users is None else read_requests(store, users)
+        if requests.num_ignored:
+            _log.warning("ignored %d given events of items that are not in the catalogue", requests.num_ignored)
+        return requests
+
+    def _now(self, requests: Requests, now: int | None) -> int:
+        return max(self.bundle.store.manifest["max_time"], requests.newest) if now is None else now
+
+    def _encode(self, requests: Requests, now: int) -> Iterator[tuple[int, Store, HistoryBatch, EncodedUsers]]:
+        """First request, events, histories and interests of one batch of users after the other."""
+        store, keys = self.bundle.store, self.bundle.store.users["key"].to_numpy()
+        for start in _progress(range(0, len(requests.user_ids), _USERS_PER_BATCH), len(requests.user_ids)):
+            stop = min(start + _USERS_PER_BATCH, len(requests.user_ids))
+            position = requests.position[start:stop]
+            batch = batch_store(store, requests, start, stop)
+            user_keys = np.where(position == NEW_USER, 0, keys[position])
+            histories = histories_until(batch, now, user_keys, self.bundle.config.history)
+            yield start, batch, histories, self.bundle.encoder.encode(histories, store.item_features)
+
+    def _batches(self, requests: Requests, k: int, include_seen: bool, now: int) -> Iterator[pl.DataFrame]:
+        num_empty = 0
+        for start, batch, histories, encoded in self._encode(requests, now):
+            users = np.flatnonzero(histories.item[:, 0] != NO_ROW)
+            num_empty += batch.num_users - len(users)
+            seen = None if include_seen else [batch.item[batch.offsets[u] : batch.offsets[u + 1]] for u in users]
+            found = retrieve(self.bundle.index, encoded.vectors[users], k, seen)
+            place = found.item != NO_ROW
+            yield self._frame(
+                requests.user_ids[(start + users)[np.nonzero(place)[0]]],
+                found.item[place],
+                np.nonzero(place)[1] + 1,
+                found.score[place],
+                found.interest[place],
+            )
+        if num_empty:
+            _log.warning("%d users without events in the catalogue got no recommendations", num_empty)
+
+    def _frame(self, user_ids: pl.Series, *columns: np.ndarray) -> pl.DataFrame:
+        """Recommendations in original ids; columns are catalogue row, rank, score and interest."""
+        item, rank, score, interest = columns or [np.empty(0, np.int64)] * 4
+        return pl.DataFrame(
+            {
+                USER: user_ids,
+                ITEM: self.bundle.store.item_ids[item - 1],
+                "rank": rank.astype(np.int32),
+                "score": score.astype(np.float32),
+                "interest": interest.astype(np.int32),
+            }
+        )
+
+    def _explain(self, user_ids: pl.Series, histories: HistoryBatch, encoded: EncodedUsers) -> pl.DataFrame:
+        mask = (histories.item != NO_ROW)[:, None] & np.ones(encoded.vectors.shape[:2], bool)[..., None]
+        user, interest, step = np.nonzero(mask)
+        frame = pl.DataFrame(
+            {
+                USER: user_ids[user],
+                "interest": interest.astype(np.int32),
+                ITEM: self.bundle.store.item_ids[histories.item[user, step] - 1],
+                TIME: histories.time[user, step],
+                "weight": encoded.interest_weights[mask],
+            }
+        )
+        order = np.lexsort((step, -encoded.interest_weights[mask], interest, user))
+        return frame[order]
+
+
+def write_recommendations(frames: Iterable[pl.DataFrame], out: Path) -> int:
+    """Write the frames of `Recommender.stream` to one Parquet file, atomically; gives the number of rows."""
+    num_rows = 0
+    with replacing_file(out) as temporary:
+        writer = None
+        try:
+            for frame in frames:
+                table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+                writer = writer or pq.ParquetWriter(temporary, table.schema)
+                writer.write_table(table)
+                num_rows += len(frame)
+        finally:
+            if writer is not None:
+                writer.close()
+    return num_rows
+
+
+def _progress(steps: range, num_users: int) -> Iterable[int]:
+    if num_users < _PROGRESS_FROM:
+        return steps
+    return track(steps, "recommend", console=Console(stderr=True))

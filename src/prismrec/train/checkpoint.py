@@ -1,0 +1,84 @@
+"""Checkpoints: everything that decides the next step, written atomically, so that training resumes bit-identically."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prismrec.artifact import replacing_file
+from prismrec.errors import ArtifactError
+
+CHECKPOINT = "checkpoint.pt"
+
+
+@dataclass
+class Progress:
+    """Where training stands."""
+
+    step: int = 0
+    epoch: int = 0
+    step_in_epoch: int = 0
+    best_recall: float = -1.0
+    best_step: int = 0
+    validations_without_gain: int = 0
+    log_bytes: int = 0
+    """Length of metrics.jsonl, so that lines written after the checkpoint are dropped on resume."""
+    finished: bool = False
+
+
+@dataclass
+class Checkpoint:
+    """The state of a training run."""
+
+    progress: Progress
+    modules: list[dict[str, Tensor]]
+    optimizers: list[dict[str, Any]]
+    queue: Tensor
+    rng: dict[str, Any] = field(default_factory=dict)
+
+
+def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
+    """Write the checkpoint with the present RNG state; a crash leaves the earlier one."""
+    rng: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        rng["cuda"] = torch.cuda.get_rng_state_all()
+    content = {
+        "progress": asdict(checkpoint.progress),
+        "modules": checkpoint.modules,
+        "optimizers": checkpoint.optimizers,
+        "queue": checkpoint.queue,
+        "rng": rng,
+    }
+    with replacing_file(run / CHECKPOINT) as temporary:
+        torch.save(content, temporary)
+
+
+def load_checkpoint(run: Path) -> Checkpoint | None:
+    """Read the latest checkpoint and restore the RNG; None if there is none yet.
+
+    Raises:
+        ArtifactError: the file is damaged.
+    """
+    path = run / CHECKPOINT
+    if not path.exists():
+        return None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        content["progress"] = Progress(**content["progress"])
+        checkpoint = Checkpoint(**content)
+    except (RuntimeError, OSError, KeyError, TypeError, EOFError, ValueError) as error:
+        raise ArtifactError(f"{path}: expected a checkpoint, could not read it; train again ({error})") from error
+    torch.set_rng_state(checkpoint.rng["cpu"])
+    if "cuda" in checkpoint.rng and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(checkpoint.rng["cuda"])
+    return checkpoint
+
+
+def load_what_fits(module: nn.Module, state: dict[str, Tensor]) -> list[str]:
+    """Copy the tensors whose name and shape match (warm start); names those of the module that got nothing."""
+    own = module.state_dict()
+    fitting = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
+    module.load_state_dict(fitting, strict=False)
+    return sorted(own.keys() - fitting.keys())

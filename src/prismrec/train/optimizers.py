@@ -1,0 +1,100 @@
+"""Optimisers: row-wise Adagrad (or sparse Adam) for embedding tables, AdamW for everything else, one schedule."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from prismrec.config import TrainConfig
+from prismrec.model.embeddings import HashedEmbedding
+
+
+class RowwiseAdagrad(torch.optim.Optimizer):
+    """Adagrad with one accumulator per row, for sparse gradients: a row that a step does not touch costs nothing.
+
+    s_r += mean(g_r^2);  w_r -= lr * g_r / (sqrt(s_r) + epsilon)   (as FBGEMM and TorchRec have it)
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, epsilon: float = 1e-8) -> None:
+        super().__init__(parameters, {"lr": lr, "epsilon": epsilon})
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        """Update the rows that have a gradient."""
+        for group in self.param_groups:
+            for table in group["params"]:
+                if table.grad is not None:
+                    self._update(table, table.grad.coalesce(), group["lr"], group["epsilon"])
+
+    def _update(self, table: Tensor, gradient: Tensor, lr: float, epsilon: float) -> None:
+        rows, values = gradient.indices()[0], gradient.values()
+        state: dict[str, Any] = self.state[table]
+        if not state:
+            state["squares"] = torch.zeros(len(table), device=table.device)
+        squares = state["squares"]
+        squares.index_add_(0, rows, values.square().mean(-1))
+        scale = lr / (squares[rows].sqrt() + epsilon)
+        table.index_add_(0, rows, values * -scale[:, None])
+
+
+class Optimizers:
+    """The optimisers of a model as one: step, schedule, state."""
+
+    def __init__(self, modules: Iterable[nn.Module], config: TrainConfig, total_steps: int) -> None:
+        roots = list(modules)
+        tables = [
+            table.weight
+            for root in roots
+            for module in root.modules()
+            if isinstance(module, HashedEmbedding)
+            for table in module.tables
+        ]
+        known = {id(table) for table in tables}
+        self._dense = [p for root in roots for p in root.parameters() if id(p) not in known]
+        self._clip_norm = config.clip_norm
+        by_name = {"rowwise_adagrad": RowwiseAdagrad, "sparse_adam": torch.optim.SparseAdam}
+        self._optimizers = [
+            torch.optim.AdamW(self._dense, lr=config.learning_rate, weight_decay=config.weight_decay),
+            by_name[config.table_optimizer](tables, lr=config.table_learning_rate),
+        ]
+        self._schedules = [
+            LambdaLR(optimizer, lambda step: learning_rate_factor(step, total_steps, config))
+            for optimizer in self._optimizers
+        ]
+
+    def step(self) -> None:
+        """Clip, update, advance the schedule and clear gradients."""
+        if self._clip_norm:
+            nn.utils.clip_grad_norm_(self._dense, self._clip_norm)
+        for optimizer, schedule in zip(self._optimizers, self._schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the dense weights, now."""
+        return float(self._schedules[0].get_last_lr()[0])
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [part.state_dict() for part in (*self._optimizers, *self._schedules)]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        for part, state in zip((*self._optimizers, *self._schedules), states, strict=True):
+            part.load_state_dict(state)
+
+
+def learning_rate_factor(step: int, total_steps: int, config: TrainConfig) -> float:
+    """Linear warm-up from 1/warmup_steps to 1, then constant, linear or cosine decay to 0 at `total_steps`."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(total_steps - config.warmup_steps, 1)
+    progress = min(progress, 1.0)
+    if config.decay == "linear":
+        return 1.0 - progress
+    if config.decay == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * progress))
+    return 1.0

@@ -1,0 +1,167 @@
+"""Evaluation end to end, on a small generated data set and untrained or hand-made models."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from prismrec.data.prepare import prepare
+from rich.console import Console
+
+from prismrec.config import PrepareConfig, parse_config
+from prismrec.data.store import Split, Store
+from prismrec.errors import ArtifactError, ConfigError, DataError
+from prismrec.evaluate.candidates import find_candidates
+from prismrec.evaluate.evaluator import evaluate, recall_at_k
+from prismrec.evaluate.labelled import labelled_auc
+from prismrec.evaluate.queries import make_queries
+from prismrec.index.exact import ExactIndex
+from prismrec.index.merge import retrieve
+from prismrec.model.encode import encode_items
+from prismrec.model.multi_interest import MultiInterestModel, resolve_primes
+from prismrec.model.run import load_run, save_run
+
+USERS, ITEMS, EVENTS = 40, 30, 12
+QUIET = Console(quiet=True)
+
+
+def make_data(path: Path, seed: int = 0) -> Path:
+    """A store of users who buy within one of three groups of ten items."""
+    rng = np.random.default_rng(seed)
+    group = np.arange(USERS) % 3
+    item = np.concatenate([rng.integers(0, 10, EVENTS) + 10 * g for g in group])
+    events = pl.DataFrame(
+        {
+            "user_id": np.repeat([f"u{user}" for user in range(USERS)], EVENTS),
+            "item_id": item,
+            "timestamp": np.tile(np.arange(EVENTS) * 3600, USERS) + 1_700_000_000,
+        }
+    )
+    items = pl.DataFrame({"item_id": np.arange(ITEMS), "category": [f"c{i // 5}" for i in range(ITEMS)]})
+    return prepare(events, items, path, PrepareConfig()).path
+
+
+def make_run(path: Path, store_path: Path, num_interests: int = 2) -> Path:
+    """An untrained run."""
+    config = parse_config(
+        {
+            "history": {"max_length": 8},
+            "model": {"embedding_dim": 8, "num_heads": 4, "num_interests": num_interests},
+            "train": {"batch_size": 8, "device": "cpu"},
+            "loss": {"queue_size": 16},
+        }
+    )
+    store = Store.open(store_path)
+    distinct = dict.fromkeys(store.schema.item_features, ITEMS)
+    hashing = resolve_primes(config.model.hashing, distinct)
+    model = config.model.model_copy(update={"hashing": hashing})
+    config = config.model_copy(update={"model": model})
+    torch.manual_seed(0)
+    save_run(path, config, store, MultiInterestModel(config.model, store.schema, config.history.max_length))
+    return path
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("evaluate")
+    store = make_data(path / "store")
+    make_run(path / "multi", store)
+    make_run(path / "single", store, num_interests=1)
+    return path
+
+
+def test_report_of_two_runs_and_the_baselines(root: Path) -> None:
+    date = datetime(2024, 5, 6, tzinfo=UTC)
+    report = evaluate(root / "multi", "test", [10, 5], [root / "single"], date=date, console=QUIET)
+    names = ["multi (V=2)", "single (V=1)", "all-time popular", "recently popular", "co-visitation"]
+    assert [method.name for method in report.methods] == names
+    assert report.ks == [5, 10]
+    assert report.settings["date"] == "2024-05-06T00:00:00+00:00"
+    for method in report.methods:
+        assert {f"{name}@{k}" for name in ("recall", "ndcg", "category_diversity") for k in (5, 10)} <= set(
+            method.metrics
+        )
+        assert all(found.low <= found.value <= found.high for found in method.metrics.values())
+        assert 0 < method.catalogue["coverage@10"] <= 1
+    multi, single = report.methods[0].diagnostics, report.methods[1].diagnostics
+    assert multi is not None
+    assert single is not None
+    assert sum(multi.head_usage) == pytest.approx(1, abs=1e-4)
+    assert len(multi.recall_lost) == 2
+    assert (single.recall_lost, single.cosine_mean) == ([], None)
+    assert report == evaluate(root / "multi", "test", [10, 5], [root / "single"], date=date, console=QUIET)
+
+
+def test_covisitation_finds_the_groups_that_popularity_does_not_see(root: Path) -> None:
+    report = evaluate(root / "multi", "test", [10], console=QUIET)
+    recall = {method.name: method.metrics["recall@10"].value for method in report.methods}
+    assert recall["co-visitation"] == 1  # at most ten items of a user's group are left
+    assert recall["all-time popular"] < 0.8
+    advantage = report.methods[-1].advantage
+    assert advantage is not None
+    assert advantage.value == pytest.approx(recall["multi (V=2)"] - recall["co-visitation"])
+
+
+def test_lists_are_those_that_would_be_served(root: Path) -> None:
+    run = load_run(root / "multi")
+    queries = make_queries(run.store, "test", exclude_seen=True)
+    found = find_candidates(run.model, run.store, queries, run.config.history, 10)
+    seen = np.split(queries.seen.item, queries.seen.offsets[1:-1])
+    served = retrieve(ExactIndex(encode_items(run.model, run.store)), found.interests, 10, seen)
+    np.testing.assert_array_equal(found.merged(), served.item)
+
+
+def test_recall_for_validation_equals_the_report(root: Path) -> None:
+    run = load_run(root / "multi")
+    report = evaluate(root / "multi", "valid", [10], console=QUIET)
+    value = recall_at_k(run.model, run.store, "valid", 10, run.config.history, True, 1000, 0)
+    assert value == pytest.approx(report.methods[0].metrics["recall@10"].value)
+    whole = recall_at_k(run.model, run.store, "valid", 10_000, run.config.history, True, 1000, 0)
+    assert whole == 1  # k is cut to the catalogue
+
+
+@pytest.mark.parametrize("ks", [[0], [ITEMS + 1], []])
+def test_k_beyond_the_catalogue_is_refused(root: Path, ks: list[int]) -> None:
+    with pytest.raises(ConfigError, match=f"from 1 to {ITEMS}"):
+        evaluate(root / "multi", "test", ks, console=QUIET)
+
+
+def test_unknown_split_is_refused(root: Path) -> None:
+    with pytest.raises(DataError, match="found 'train'"):
+        evaluate(root / "multi", cast(Split, "train"), [5], console=QUIET)
+
+
+def test_run_on_another_store_is_refused(root: Path, tmp_path: Path) -> None:
+    other = make_run(tmp_path / "other", make_data(tmp_path / "store", seed=1))
+    with pytest.raises(ArtifactError, match="same store"):
+        evaluate(root / "multi", "test", [5], [other], console=QUIET)
+
+
+def test_auc_of_labelled_pairs(root: Path) -> None:
+    run = load_run(root / "multi")
+    pairs = pl.DataFrame({"user_id": ["u0", "u0", "u1", "u2"], "item_id": [1, 2, 11, 1], "label": [1, 0, 1, 0]})
+    value = labelled_auc(run, pairs)
+    swapped = labelled_auc(run, pairs.with_columns(label=1 - pl.col("label")))
+    assert value + swapped == pytest.approx(1)
+    report = evaluate(root / "multi", "test", [5], pairs=pairs, console=QUIET)
+    assert report.methods[0].diagnostics is not None
+    assert report.methods[0].diagnostics.auc == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"user_id": "nobody"}, "row 1: user_id 'nobody' is not in the store"),
+        ({"item_id": 999}, "row 1: item_id 999 is not in the store"),
+        ({"label": 2}, "labels 0 or 1"),
+    ],
+)
+def test_bad_labelled_pairs_are_located(root: Path, change: dict[str, object], message: str) -> None:
+    pair = pl.DataFrame([{"user_id": "u0", "item_id": 1, "label": 1} | change])
+    with pytest.raises(DataError, match=message):
+        labelled_auc(load_run(root / "multi"), pair)
+    with pytest.raises(DataError, match="label missing"):
+        labelled_auc(load_run(root / "multi"), pair.drop("label"))

@@ -1,0 +1,111 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from prismrec.config import Config
+from prismrec.data.history import HistoryBatch
+from prismrec.data.store import Store
+from prismrec.errors import ArtifactError
+from prismrec.export.onnx import check_user_encoder, export_user_encoder
+from prismrec.export.user_encoder import OnnxUserEncoder, stored_histories
+from prismrec.model.encode import encode_users
+from prismrec.model.multi_interest import MultiInterestModel
+
+MakeModel = Callable[..., tuple[Config, MultiInterestModel]]
+VARIANTS: dict[str, dict[str, object]] = {
+    "query, top vectors": {"attention": "query", "top_vectors": 2},
+    "hard, per path, equalised, user id": {
+        "routing": "hard",
+        "per_path_dense": True,
+        "equalize_heads": True,
+        "user_id": True,
+    },
+    "straight through, position bias, unit norm": {
+        "routing": "straight_through",
+        "position_bias": True,
+        "layer_norm": "unit",
+    },
+    "one vector, no prior": {"num_interests": 1, "head_prior": False, "layer_norm": "standard"},
+}
+
+
+def _histories(lengths: list[int], max_length: int, num_items: int, num_context: int) -> HistoryBatch:
+    """Random histories of the given lengths with ids over the whole range of 63-bit keys."""
+    rng = np.random.default_rng(len(lengths))
+    shape = (len(lengths), max_length)
+    mask = np.arange(max_length) < np.array(lengths, dtype=int)[:, None]
+    return HistoryBatch(
+        item=np.where(mask, rng.integers(1, num_items + 1, shape), 0),
+        time=np.where(mask, rng.integers(1_599_000_000, 1_600_000_000, shape), 0),
+        dwell=np.where(mask, rng.integers(0, 1000, shape), 0),
+        recent=mask & (np.arange(max_length) < 3),
+        context=np.where(mask[..., None], rng.integers(1, 2**63 - 1, (*shape, num_context)), 0),
+        now=np.full(len(lengths), 1_600_000_000),
+        user=rng.integers(0, 2**63 - 1, len(lengths)),
+    )
+
+
+BATCHES = {
+    "one user": [4],
+    "one empty history": [0],
+    "all empty": [0, 0, 0, 0],
+    "full and over": [6, 6],
+    "mixed": [0, 1, 2, 3, 4, 5, 6] * 10,
+    "no users": [],
+}
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def exported(
+    request: pytest.FixtureRequest, make_model: MakeModel, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[MultiInterestModel, OnnxUserEncoder]:
+    _, model = make_model(**VARIANTS[request.param])
+    path = tmp_path_factory.mktemp("onnx") / "user_encoder.onnx"
+    export_user_encoder(model, path)
+    return model, OnnxUserEncoder(path)
+
+
+@pytest.mark.parametrize("lengths", BATCHES.values(), ids=BATCHES)
+def test_equals_pytorch(exported: tuple[MultiInterestModel, OnnxUserEncoder], store: Store, lengths: list[int]) -> None:
+    model, encoder = exported
+    # keys next to 2**63 must survive the moduli as well as small ones do
+    features = np.random.default_rng(0).integers(2**62, 2**63 - 1, store.item_features.shape)
+    features[0], features[1], features[2] = 0, 2**63 - 1, 1
+    batch = _histories(lengths, 6, store.num_items, 1)
+    found, expected = encoder.encode(batch, features), encode_users(model, batch, features)
+    assert found._fields == ("vectors", "interest_weights", "head_usage")
+    # without events all vectors tie, and which of them are the top ones is anyone's choice
+    decided = slice(None) if model.config.top_vectors is None else batch.item[:, 0] != 0
+    for name in found._fields:
+        np.testing.assert_allclose(
+            getattr(found, name)[decided], getattr(expected, name)[decided], rtol=0, atol=1e-5, err_msg=name
+        )
+    assert np.isfinite(found.vectors).all()
+
+
+def test_the_file_is_small_and_names_no_source_file(bundle: Path, make_model: MakeModel) -> None:
+    content = (bundle / "user_encoder.onnx").read_bytes()
+    assert b".py" not in content
+    assert len(content) < sum(parameter.nbytes for parameter in make_model()[1].parameters()) + 200_000
+
+
+def test_a_model_that_differs_is_refused(bundle: Path, make_model: MakeModel, store: Store) -> None:
+    config, model = make_model()
+    encoder = OnnxUserEncoder(bundle / "user_encoder.onnx")
+    batch = stored_histories(store, np.arange(store.num_users), 1_600_500_000, config.history)
+    interests, difference = check_user_encoder(model, encoder, batch, store.item_features)
+    assert interests.shape == (store.num_users, 4, 16)
+    assert 0 <= difference <= 1e-5
+    with torch.no_grad():
+        model.users.mean_query.bias += 0.1
+    with pytest.raises(ArtifactError, match=r"expected vectors within 1e-05 of PyTorch's on \d+ users, found"):
+        check_user_encoder(model, encoder, batch, store.item_features)
+
+
+def test_another_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "user_encoder.onnx").write_bytes(b"not a graph")
+    with pytest.raises(ArtifactError, match=r"user_encoder\.onnx: expected an ONNX user encoder"):
+        OnnxUserEncoder(tmp_path / "user_encoder.onnx")

@@ -1,0 +1,87 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prismrec.errors import SearchIndexError
+from prismrec.index.exact import ExactIndex
+from prismrec.index.faiss_index import FaissIndex
+
+DIMENSION = 16
+
+
+def _clustered(size: int, seed: int) -> np.ndarray:
+    centres = np.random.default_rng(0).normal(size=(40, DIMENSION))
+    rng = np.random.default_rng(seed)
+    vectors = centres[rng.integers(0, 40, size)] + 0.3 * rng.normal(size=(size, DIMENSION))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+ITEMS, USERS = _clustered(4000, 1), _clustered(300, 2)
+
+
+@pytest.fixture(scope="module")
+def approximate() -> FaissIndex:
+    return FaissIndex.build(ITEMS, USERS, exact_below=4000)
+
+
+def test_small_catalogues_are_searched_exactly() -> None:
+    index = FaissIndex.build(ITEMS, USERS)
+    assert index.is_exact
+    assert index.description == {
+        "kind": "flat",
+        "parameters": {},
+        "num_vectors": 4000,
+        "dimension": 16,
+        "recall@100": 1.0,
+        "recall_queries": 0,
+    }
+
+
+def test_the_described_recall_is_what_one_measures(approximate: FaissIndex) -> None:
+    assert not approximate.is_exact
+    assert approximate.description["kind"] in ("ivf", "hnsw")
+    assert approximate.description["recall_queries"] == 300
+    _, found = approximate.search(USERS, 100)
+    _, true = ExactIndex(ITEMS).search(USERS, 100)
+    recall = np.mean([len(np.intersect1d(a, b)) / 100 for a, b in zip(found, true, strict=True)])
+    assert recall >= 0.98
+    assert approximate.description["recall@100"] == pytest.approx(recall, abs=1e-3)
+
+
+def test_an_unreachable_recall_is_refused() -> None:
+    with pytest.raises(SearchIndexError, match=r"expected recall@100 of at least 1\.01 .* reached ivf .*, hnsw "):
+        FaissIndex.build(ITEMS[:1100], USERS[:20], exact_below=1000, min_recall=1.01)
+
+
+def test_an_approximate_index_needs_user_vectors() -> None:
+    with pytest.raises(SearchIndexError, match=r"expected user vectors .* found none"):
+        FaissIndex.build(ITEMS, USERS[:0], exact_below=1000)
+
+
+def test_identical_items_count_as_found_whichever_comes_back() -> None:
+    copies = np.repeat(ITEMS[:1000], 4, axis=0)
+    index = FaissIndex.build(copies, USERS[:50], exact_below=1000)
+    assert index.description["recall@100"] >= 0.98
+
+
+def test_save_and_load_give_the_same_results(approximate: FaissIndex, tmp_path: Path) -> None:
+    approximate.save(tmp_path / "index.faiss")
+    loaded = FaissIndex.load(tmp_path / "index.faiss", approximate.description)
+    assert [path.name for path in tmp_path.iterdir()] == ["index.faiss"]
+    for found, expected in zip(loaded.search(USERS, 10), approximate.search(USERS, 10), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("field", ["num_vectors", "dimension"])
+def test_an_index_of_another_size_is_refused(approximate: FaissIndex, tmp_path: Path, field: str) -> None:
+    approximate.save(tmp_path / "index.faiss")
+    with pytest.raises(SearchIndexError, match=rf"expected .*'{field}': 3.*export the bundle again"):
+        FaissIndex.load(tmp_path / "index.faiss", {**approximate.description, field: 3})
+
+
+@pytest.mark.parametrize("content", [b"", b"not an index"])
+def test_another_file_is_refused(approximate: FaissIndex, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "index.faiss").write_bytes(content)
+    with pytest.raises(SearchIndexError, match=r"index\.faiss: expected a Faiss index"):
+        FaissIndex.load(tmp_path / "index.faiss", approximate.description)
