@@ -1,21 +1,71 @@
-"""Every setting of a training run: frozen, validated, read from TOML and `key=value`, written back as TOML.
+"""Every setting of a store and of a training run: frozen, validated, read from TOML and `key=value`, written as TOML.
 
-Takes a TOML file and `--set a.b=c` overrides; gives a `Config`. Unknown keys and values out of range
-are errors that name the key. A run stores its full configuration, so it can be repeated.
+Takes a TOML file and `--set a.b=c` overrides; gives a `Config` (or, for `prepare`, a `PrepareConfig`).
+Unknown keys and values out of range are errors that name the key. A store and a run each keep their
+full configuration, so they can be repeated.
 """
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from prismrec.errors import ConfigError
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+_S = TypeVar("_S", bound=_Section)
+
+
+class PrepareConfig(_Section):
+    """How `prismrec prepare` reads tables of events and items."""
+
+    columns: dict[str, str] = {}
+    """Our name of a column -> its name in the tables given; `user`, `item` and `time` are short for
+    `user_id`, `item_id` and `timestamp`. Columns not named here keep their names."""
+    split: Literal["leave_last_two_out", "global_time"] = "leave_last_two_out"
+    """Each user's last event is for testing and the one before for validation, if the user has at least three;
+    or everything from one moment on is for validation and from a later one on for testing."""
+    valid_from: int | None = Field(None, ge=0)
+    """Of `global_time`, seconds: first moment of validation; by default it follows from `valid_share`."""
+    test_from: int | None = Field(None, ge=0)
+    """Of `global_time`, seconds: first moment of testing."""
+    valid_share: float = Field(0.1, gt=0, lt=1)
+    """Of `global_time` without moments given: share of all events that is for validation."""
+    test_share: float = Field(0.1, gt=0, lt=1)
+    """Likewise for testing: the newest events."""
+    repeats: Literal["keep", "drop"] = "keep"
+    """`drop` keeps only the first event of each user with each item."""
+    min_user_events: int = Field(1, ge=1)
+    """Users with fewer events than this are left out."""
+    context_features: tuple[str, ...] | None = None
+    """Further columns of the events to use; all of them by default."""
+    display_columns: tuple[str, ...] = ("title", "name", "description")
+    """Columns of the items that are kept to be shown and are not features."""
+
+    @field_validator("columns")
+    @classmethod
+    def _long_names(cls, columns: dict[str, str]) -> dict[str, str]:
+        short = {"user": "user_id", "item": "item_id", "time": "timestamp"}
+        return {short.get(name, name): given for name, given in columns.items()}
+
+    @model_validator(mode="after")
+    def _moments_fit(self) -> Self:
+        if (self.valid_from is None) != (self.test_from is None):
+            raise ValueError("valid_from and test_from must be given together")
+        if self.valid_from is not None and self.test_from is not None:
+            if self.split != "global_time":
+                raise ValueError("valid_from and test_from need split='global_time'")
+            if self.valid_from >= self.test_from:
+                raise ValueError(f"valid_from={self.valid_from} must be before test_from={self.test_from}")
+        if self.valid_share + self.test_share >= 1:
+            raise ValueError(f"valid_share={self.valid_share} + test_share={self.test_share} must be below 1")
+        return self
 
 
 class HistoryConfig(_Section):
@@ -177,19 +227,35 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
     return parse_config(content, source=str(path) if path else "configuration")
 
 
+def load_prepare_config(columns: Mapping[str, str] | None = None, overrides: Sequence[str] = ()) -> PrepareConfig:
+    """Settings of `prepare`: defaults, then names of columns, then `key=value` overrides.
+
+    Raises:
+        ConfigError: a key or value is not valid.
+    """
+    content: dict[str, Any] = {"columns": dict(columns or {})}
+    for override in overrides:
+        _apply(content, override)
+    return _validate(PrepareConfig, content, "prepare")
+
+
 def parse_config(content: dict[str, Any], source: str = "configuration") -> Config:
     """Validate plain data as a `Config`; errors name the key, the value and what was expected."""
-    try:
-        return Config.model_validate(content)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"]) or "config"
-        raise ConfigError(f"{source}: {key}={problem['input']!r}: {problem['msg']}") from error
+    return _validate(Config, content, source)
 
 
 def dump_toml(config: Config) -> str:
     """Write a configuration as TOML that `load_config` reads back equal; unset options are left out."""
     return "\n".join(_toml_lines(config.model_dump(mode="json", exclude_none=True))) + "\n"
+
+
+def _validate(kind: type[_S], content: dict[str, Any], source: str) -> _S:
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"]) or "config"
+        raise ConfigError(f"{source}: {key}={problem['input']!r}: {problem['msg']}") from error
 
 
 def _apply(content: dict[str, Any], override: str) -> None:

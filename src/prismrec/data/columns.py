@@ -1,0 +1,115 @@
+"""What each column of a table must hold, and how it becomes what the store holds.
+
+Takes the name and type of a column; gives a `Column`: an expression for the values wanted and one
+for the values that are refused. A type that can never do is refused at once.
+"""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from prismrec.data.schema import stable_keys
+from prismrec.errors import DataError
+
+_LATEST = 253_402_300_799  # the last second of the year 9999; later ones are milliseconds
+_ZONED = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f%#z")
+_LOCAL = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as the store wants it."""
+
+    name: str
+    values: pl.Expr
+    invalid: pl.Expr
+    """True where the given value must be refused."""
+    expected: str
+    """What a refused value should have been."""
+
+
+def id_column(table: str, name: str, dtype: pl.DataType) -> Column:
+    """Ids: integers of any width, or text; never null."""
+    column = pl.col(name)
+    if isinstance(dtype, pl.Categorical | pl.Enum):
+        column = column.cast(pl.String)
+    elif not (dtype.is_integer() or dtype in (pl.String, pl.Null)):
+        raise DataError(f"{table}: column {name!r}: expected integer or text ids, found {dtype}; convert the column")
+    return Column(name, column, column.is_null(), "an id")
+
+
+def time_column(table: str, name: str, dtype: pl.DataType) -> Column:
+    """Moments as whole seconds of Unix time: integers, dates, datetimes (without a zone: UTC) or ISO 8601 text."""
+    column = pl.col(name)
+    if dtype == pl.String:
+        zoned = [column.str.to_datetime(form, strict=False, time_unit="us") for form in _ZONED]
+        local = [column.str.to_datetime(form, strict=False, time_unit="us", time_zone="UTC") for form in _LOCAL]
+        seconds = pl.coalesce(*zoned, *local).dt.epoch("s")
+    elif isinstance(dtype, pl.Datetime | pl.Date):
+        seconds = column.cast(pl.Datetime("us")).dt.epoch("s")
+    elif dtype.is_integer():
+        seconds = column.cast(pl.Int64, strict=False)
+    else:
+        raise DataError(
+            f"{table}: column {name!r}: expected whole seconds, datetimes or ISO 8601 text, found {dtype}; "
+            "convert the column"
+        )
+    expected = "a moment from 1970 on, in seconds (not milliseconds) or as a datetime"
+    return Column(name, seconds.alias(name), ~seconds.is_between(0, _LATEST), expected)
+
+
+def dwell_column(table: str, name: str, dtype: pl.DataType) -> Column:
+    """Seconds, rounded; null is 0, unknown."""
+    seconds = _number(table, name, dtype)
+    known = seconds.fill_nan(None).fill_null(0)
+    values = known.round().cast(pl.Int32, strict=False).alias(name)
+    return Column(name, values, ~known.is_between(0, 2**31 - 1) | _unread(name, seconds), "seconds from 0 up")
+
+
+def weight_column(table: str, name: str, dtype: pl.DataType) -> Column:
+    """Finite numbers from 0 up, float32."""
+    weight = _number(table, name, dtype)
+    return Column(name, weight.cast(pl.Float32), ~(weight.is_finite() & (weight >= 0)), "a number from 0 up")
+
+
+def feature_column(table: str, name: str, dtype: pl.DataType, remedy: str) -> Column:
+    """Ids of a feature: integers, text or booleans; null is "none".
+
+    Floats are read as integers, since pandas turns integers with gaps into floats; any with a fraction is refused.
+
+    Args:
+        table: its name in messages.
+        name: of the column.
+        dtype: its type.
+        remedy: how to leave the column out, for the message.
+    """
+    column = pl.col(name)
+    expected = f"integers or text as ids; make buckets of numbers, or {remedy}"
+    if isinstance(dtype, pl.Categorical | pl.Enum):
+        column = column.cast(pl.String)
+    elif dtype.is_float():
+        number = column.cast(pl.Float64).fill_nan(None)
+        whole = number.cast(pl.Int64, strict=False)
+        fraction = number.is_not_null() & (whole.cast(pl.Float64) != number).fill_null(True)
+        return Column(name, whole.alias(name), fraction, expected)
+    elif dtype == pl.Null:
+        column = column.cast(pl.Int64)
+    elif not (dtype.is_integer() or dtype in (pl.String, pl.Boolean)):
+        raise DataError(f"{table}: column {name!r}: expected {expected}, found {dtype}")
+    return Column(name, column, pl.lit(False), expected)
+
+
+def column_keys(values: pl.Series) -> pl.Series:
+    """Stable keys of a column of ids, int64; each distinct value is hashed once."""
+    distinct = values.unique()
+    return values.replace_strict(distinct, stable_keys(distinct.to_list()), return_dtype=pl.Int64)
+
+
+def _number(table: str, name: str, dtype: pl.DataType) -> pl.Expr:
+    if not (dtype.is_numeric() or dtype in (pl.String, pl.Null)):
+        raise DataError(f"{table}: column {name!r}: expected numbers, found {dtype}; convert the column")
+    return pl.col(name).cast(pl.Float64, strict=False)
+
+
+def _unread(name: str, number: pl.Expr) -> pl.Expr:
+    return number.is_null() & pl.col(name).is_not_null()

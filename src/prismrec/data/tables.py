@@ -1,0 +1,180 @@
+"""Tables that users bring: found, opened lazily, their columns renamed, their faults located.
+
+Takes Parquet or CSV files or a frame in memory; gives a `Table`. Nothing is read before it is needed,
+and then in a stream, so that a table may be larger than memory.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from prismrec.data.columns import Column
+from prismrec.errors import DataError
+
+Source = Path | str | pl.DataFrame | pl.LazyFrame | Any
+"""A file, a folder or glob of files, a Polars frame, or a pandas frame."""
+
+_ROW = "__row"
+_INTEGER = r"^(0|-?[1-9]\d{0,17})$"  # no leading zeros: "007" is a name
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with our names of columns, and what it is called in messages."""
+
+    name: str
+    frame: pl.LazyFrame
+    files: tuple[Path, ...] = ()
+
+    @property
+    def columns(self) -> dict[str, pl.DataType]:
+        """Names and types, in order."""
+        with self.reading():
+            return dict(self.frame.collect_schema())
+
+    def collect(self, query: pl.LazyFrame) -> pl.DataFrame:
+        """Run a query on this table as a stream."""
+        with self.reading():
+            return query.collect(engine="streaming")
+
+    def check(self, columns: list[Column]) -> int:
+        """Refuse the table at its first bad value; gives the number of rows.
+
+        Raises:
+            DataError: a value is not as expected (file, column and row are named), or there are no rows.
+        """
+        faults = [column.invalid.fill_null(True).sum().alias(column.name) for column in columns]
+        found = self.collect(self.frame.select(pl.len().alias(_ROW), *faults)).row(0, named=True)
+        if not found[_ROW]:
+            raise DataError(f"{self.name}: expected at least one row, found an empty table")
+        for column in columns:
+            if found[column.name]:
+                self._refuse(column)
+        return int(found[_ROW])
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Turn errors of reading into one that names the file."""
+        try:
+            yield
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise DataError(f"{self._culprit()}: could not be read ({_first_line(error)})") from error
+
+    def _refuse(self, column: Column) -> None:
+        invalid = column.invalid.fill_null(True)
+        row = int(self.collect(self.frame.select(pl.arg_where(invalid).first())).item())
+        value = self.collect(self.frame.select(column.name).slice(row, 1)).item()
+        name, row = self._locate(row)
+        raise DataError(f"{name}: column {column.name!r}, row {row + 1}: expected {column.expected}, found {value!r}")
+
+    def _locate(self, row: int) -> tuple[str, int]:
+        """The file that holds a row of the table, and which row it is there."""
+        for file in self.files:
+            length = self.collect(_scan(file).select(pl.len())).item()
+            if row < length:
+                return str(file), row
+            row -= length
+        return self.name, row
+
+    def _culprit(self) -> str:
+        for file in self.files:
+            try:
+                _scan(file).select(pl.all().null_count()).collect(engine="streaming")
+            except (pl.exceptions.PolarsError, OSError):
+                return str(file)
+        return self.name
+
+
+def open_table(source: Source, name: str, columns: Mapping[str, str]) -> Table:
+    """Open a table.
+
+    Args:
+        source: a Parquet or CSV file, a folder or glob of such files, or a Polars or pandas frame.
+        name: what to call a frame in messages.
+        columns: our name of a column -> its name in the table; those the table lacks are passed over.
+
+    Raises:
+        DataError: there is no such file, or none that can be read.
+    """
+    if isinstance(source, str | Path):
+        files = _find_files(Path(source))
+        table = Table(str(source), pl.LazyFrame(), files)
+        with table.reading():
+            frame = _scan(files)
+            if files[0].suffix == ".csv":
+                frame = _with_integers(frame)
+        table = Table(str(source), frame, files)
+    else:
+        table = Table(name, _lazy(source, name))
+    return Table(table.name, _renamed(table, columns), table.files)
+
+
+def require(table: Table, names: tuple[str, ...]) -> None:
+    """Refuse a table without these columns.
+
+    Raises:
+        DataError: says which column is missing, which there are, and how to name it.
+    """
+    found = table.columns
+    for name in names:
+        if name not in found:
+            raise DataError(
+                f"{table.name}: expected a column {name!r}, found only {', '.join(found)}; "
+                f"say which one it is, for example --columns {name}={next(iter(found), 'other')}"
+            )
+
+
+def _find_files(path: Path) -> tuple[Path, ...]:
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.suffix in (".parquet", ".csv"))
+    elif any(character in path.name for character in "*?["):
+        files = sorted(path.parent.glob(path.name))
+    else:
+        files = [path]
+        if not path.is_file():
+            raise DataError(f"{path}: expected a Parquet or CSV file, found nothing there")
+    if not files:
+        raise DataError(f"{path}: expected Parquet or CSV files, found none")
+    kinds = {file.suffix for file in files}
+    if not kinds <= {".parquet", ".csv"} or len(kinds) > 1:
+        raise DataError(
+            f"{path}: expected files that end in .parquet, or in .csv, found {', '.join(sorted(kinds)) or 'no ending'}"
+        )
+    return tuple(files)
+
+
+def _scan(files: Path | tuple[Path, ...]) -> pl.LazyFrame:
+    paths = [files] if isinstance(files, Path) else list(files)
+    if paths[0].suffix == ".csv":
+        return pl.scan_csv(paths, infer_schema=False, glob=False)
+    return pl.scan_parquet(paths, glob=False)
+
+
+def _with_integers(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Columns of text in which every value is an integer become integers."""
+    found = frame.select(pl.all().str.contains(_INTEGER).all()).collect(engine="streaming").row(0, named=True)
+    return frame.with_columns(pl.col(name).cast(pl.Int64) for name, integers in found.items() if integers)
+
+
+def _lazy(source: Any, name: str) -> pl.LazyFrame:
+    if isinstance(source, pl.DataFrame | pl.LazyFrame):
+        return source.lazy()
+    if type(source).__module__.partition(".")[0] == "pandas" and hasattr(source, "columns"):
+        return pl.from_pandas(source).lazy()
+    raise DataError(f"{name}: expected a path, a Polars frame or a pandas frame, found {type(source).__name__}")
+
+
+def _renamed(table: Table, columns: Mapping[str, str]) -> pl.LazyFrame:
+    """Our names for the columns given; a column that had one of our names by chance gives way."""
+    found = table.columns
+    given = {name: ours for ours, name in columns.items() if name in found}
+    replaced = [ours for name, ours in given.items() if ours in found and ours != name and ours not in given]
+    return table.frame.drop(replaced).rename(given)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
