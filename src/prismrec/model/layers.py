@@ -40,15 +40,16 @@ class PathwiseLinear(nn.Module):
 class UnitLayerNorm(nn.Module):
     """Layer normalisation over the last dimension, optionally divided by sqrt(D) so that outputs have norm one.
 
-    gamma * (x - mean) / sqrt(variance + 1e-8) [/ sqrt(D)] + beta
+    gamma * (x - mean) / sqrt(variance + epsilon) [/ sqrt(D)] + beta
     """
 
-    def __init__(self, dim: int, unit: bool) -> None:
+    def __init__(self, dim: int, unit: bool, epsilon: float = 1e-8) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(dim))
         self.beta = nn.Parameter(torch.zeros(dim))
         self.scale = dim**-0.5 if unit else 1.0
+        self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
-        normalised = nn.functional.layer_norm(x, x.shape[-1:], eps=1e-8)
+        normalised = nn.functional.layer_norm(x, x.shape[-1:], eps=self.epsilon)
         return self.gamma * (normalised * self.scale) + self.beta
