@@ -32,13 +32,13 @@ class PrepareConfig(_Section):
     """Each user's last event is for testing and the one before for validation, if the user has at least three;
     or everything from one moment on is for validation and from a later one on for testing."""
     valid_from: int | None = Field(None, ge=0)
-    """Of `global_time`, seconds: first moment of validation; by default it follows from `valid_share`."""
+    """Of `global_time`, seconds: first moment of validation; found from the shares if not given."""
     test_from: int | None = Field(None, ge=0)
-    """Of `global_time`, seconds: first moment of testing."""
+    """Of `global_time`, seconds: first moment of testing; given together with `valid_from`."""
     valid_share: float = Field(0.1, gt=0, lt=1)
-    """Of `global_time` without moments given: share of all events that is for validation."""
+    """Of `global_time` without moments given: share of all events that is for validation, after those of training."""
     test_share: float = Field(0.1, gt=0, lt=1)
-    """Likewise for testing: the newest events."""
+    """Likewise for testing: the newest events of all users together."""
     repeats: Literal["keep", "drop"] = "keep"
     """`drop` keeps only the first event of each user with each item."""
     min_user_events: int = Field(1, ge=1)

@@ -49,9 +49,12 @@ def read_catalogue(table: Table, config: PrepareConfig) -> Catalogue:
     require(table, (ITEM,))
     found = table.columns
     if KEY in found:
-        raise DataError(f"{table.name}: column {KEY!r}: this name is PrismRec's own; rename it, --columns code={KEY}")
-    others = [name for name in found if name not in (ITEM, *config.display_columns, *KNOWN_ITEM_FEATURES)]
-    features = [name for name in KNOWN_ITEM_FEATURES if name in found and name not in config.display_columns] + others
+        raise DataError(
+            f"{table.name}: column {KEY!r}: this name is PrismRec's own; rename it, for example --columns code={KEY}"
+        )
+    shown = [name for name in config.display_columns if name in found and name != ITEM]
+    known = [name for name in KNOWN_ITEM_FEATURES if name in found and name not in shown]
+    features = known + [name for name in found if name not in (ITEM, *known, *shown)]
     columns = [
         id_column(table.name, ITEM, found[ITEM]),
         *(feature_column(table.name, name, found[name], "name it in display_columns") for name in features),
@@ -59,8 +62,8 @@ def read_catalogue(table: Table, config: PrepareConfig) -> Catalogue:
     repeated = Column(ITEM, columns[0].values, ~pl.col(ITEM).is_first_distinct(), "each item once")
     table.check(columns)
     table.check([repeated])
-    shown = [pl.col(name) for name in config.display_columns if name in found]
-    return _catalogue(table.collect(table.frame.select(*(column.values for column in columns), *shown)), features)
+    values = [column.values for column in columns]
+    return _catalogue(table.collect(table.frame.select(*values, *map(pl.col, shown))), features)
 
 
 def catalogue_of(ids: pl.Series) -> Catalogue:

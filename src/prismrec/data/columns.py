@@ -12,8 +12,8 @@ from prismrec.data.schema import stable_keys
 from prismrec.errors import DataError
 
 _LATEST = 253_402_300_799  # the last second of the year 9999; later ones are milliseconds
-_ZONED = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f%#z")
-_LOCAL = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+_DATE, _ZONE = r"^\d{4}-\d\d-\d\d$", r"(Z|[+-]\d\d(:?\d\d)?)$"
+_FORMATS = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M%#z")
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,9 @@ def time_column(table: str, name: str, dtype: pl.DataType) -> Column:
     """Moments as whole seconds of Unix time: integers, dates, datetimes (without a zone: UTC) or ISO 8601 text."""
     column = pl.col(name)
     if dtype == pl.String:
-        zoned = [column.str.to_datetime(form, strict=False, time_unit="us") for form in _ZONED]
-        local = [column.str.to_datetime(form, strict=False, time_unit="us", time_zone="UTC") for form in _LOCAL]
-        seconds = pl.coalesce(*zoned, *local).dt.epoch("s")
+        seconds = _iso_seconds(column)
     elif isinstance(dtype, pl.Datetime | pl.Date):
-        seconds = column.cast(pl.Datetime("us")).dt.epoch("s")
+        seconds = column.dt.epoch("s")
     elif dtype.is_integer():
         seconds = column.cast(pl.Int64, strict=False)
     else:
@@ -54,7 +52,7 @@ def time_column(table: str, name: str, dtype: pl.DataType) -> Column:
             f"{table}: column {name!r}: expected whole seconds, datetimes or ISO 8601 text, found {dtype}; "
             "convert the column"
         )
-    expected = "a moment from 1970 on, in seconds (not milliseconds) or as a datetime"
+    expected = "seconds from 0 up (not milliseconds), or a datetime from 1970 on"
     return Column(name, seconds.alias(name), ~seconds.is_between(0, _LATEST), expected)
 
 
@@ -103,6 +101,14 @@ def column_keys(values: pl.Series) -> pl.Series:
     """Stable keys of a column of ids, int64; each distinct value is hashed once."""
     distinct = values.unique()
     return values.replace_strict(distinct, stable_keys(distinct.to_list()), return_dtype=pl.Int64)
+
+
+def _iso_seconds(text: pl.Expr) -> pl.Expr:
+    """ISO 8601 text, with or without time of day and zone, as seconds; null if it is not."""
+    full = text.str.strip_chars().str.replace(_DATE, "${0}T00:00").str.replace(" ", "T", literal=True)
+    zoned = pl.when(full.str.contains(_ZONE)).then(full).otherwise(full + "Z")
+    moments = [zoned.str.to_datetime(form, strict=False, time_unit="us") for form in _FORMATS]
+    return pl.coalesce(moments).dt.epoch("s")
 
 
 def _number(table: str, name: str, dtype: pl.DataType) -> pl.Expr:

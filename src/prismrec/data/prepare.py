@@ -18,11 +18,14 @@ from prismrec.config import PrepareConfig
 from prismrec.data.catalogue import KEY, Catalogue, catalogue_of, read_catalogue
 from prismrec.data.columns import column_keys, dwell_column, feature_column, id_column, time_column, weight_column
 from prismrec.data.schema import DWELL, ITEM, TIME, USER, WEIGHT, Schema
-from prismrec.data.sequences import write_sequences
+from prismrec.data.sequences import Sequences, write_sequences
 from prismrec.data.split import split_starts
 from prismrec.data.store import KIND, Store
-from prismrec.data.tables import Source, Table, open_table, require
-from prismrec.errors import DataError
+from prismrec.data.tables import Source, Table, open_table, renamed, require
+from prismrec.errors import ConfigError, DataError
+
+_EVENT_COLUMNS = (USER, ITEM, TIME, DWELL, WEIGHT)
+_RESERVED = ("request", "item", "time")
 
 
 def prepare(
@@ -43,23 +46,22 @@ def prepare(
 
     Raises:
         DataError: a table cannot be read or breaks the schema; the message names file, column and row.
+        ConfigError: the settings name a column that is not there or not allowed.
         ArtifactError: `out` exists and is not a store.
     """
     console = console or Console(stderr=True)
     started = time.perf_counter()
     with replacing_directory(out, KIND) as directory, console.status("reading the tables") as status:
-        table, schema, total = _read_events(open_table(events, "events", config.columns), config)
-        catalogue = _read_catalogue(items, table, config)
+        event_table, item_table = _open_tables(events, items, config)
+        table, schema, total = _read_events(event_table, config)
+        catalogue = read_catalogue(item_table, config) if item_table else _catalogue_of(table)
         table, schema = _same_ids(table, catalogue), schema.model_copy(update={"item_features": catalogue.features})
 
         def advance(done: int, of: int) -> None:
             status.update(f"sorting events: {done:,} of {of:,}")
 
         sequences = write_sequences(table, catalogue, schema, directory, config, advance)
-        unknown = total - int(sequences.offsets[-1]) - sequences.dropped.total()
-        dropped = {"items not in the catalogue": unknown, **sequences.dropped}
-        if not len(sequences.users):
-            raise DataError(f"{table.name}: expected events to keep, but all {total:,} were left out: {dropped}")
+        dropped = _dropped(table.name, total, sequences)
         status.update("writing the catalogue, the users and the splits")
         _write_tables(directory, catalogue, sequences.users)
         counts = _write_splits(directory, sequences.offsets, config)
@@ -80,21 +82,30 @@ def prepare(
     return store
 
 
+def _open_tables(events: Source, items: Source | None, config: PrepareConfig) -> tuple[Table, Table | None]:
+    """Both tables with our names of columns."""
+    event_table = open_table(events, "events")
+    item_table = None if items is None else open_table(items, "items")
+    found = list(event_table.columns) + (list(item_table.columns) if item_table else [])
+    for ours, given in config.columns.items():
+        if given not in found:
+            raise ConfigError(f"--columns {ours}={given}: expected one of the columns {', '.join(found)}")
+    of_items = {ours: given for ours, given in config.columns.items() if ours not in _EVENT_COLUMNS or ours == ITEM}
+    return renamed(event_table, config.columns), renamed(item_table, of_items) if item_table else None
+
+
 def _read_events(table: Table, config: PrepareConfig) -> tuple[Table, Schema, int]:
     """The events with checked columns in the store's types, the features they bring, and their number."""
     require(table, (USER, ITEM, TIME))
     found, name = table.columns, table.name
-    further = tuple(column for column in found if column not in (USER, ITEM, TIME, DWELL, WEIGHT))
-    context = further if config.context_features is None else config.context_features
-    require(table, context)
+    context = _context_features(table, config)
     columns = [id_column(name, USER, found[USER]), id_column(name, ITEM, found[ITEM])]
     columns.append(time_column(name, TIME, found[TIME]))
     if DWELL in found:
         columns.append(dwell_column(name, DWELL, found[DWELL]))
     if WEIGHT in found:
         columns.append(weight_column(name, WEIGHT, found[WEIGHT]))
-    remedy = "leave it out of context_features"
-    columns += [feature_column(name, column, found[column], remedy) for column in context]
+    columns += [feature_column(name, one, found[one], "leave it out of context_features") for one in context]
     total = table.check(columns)
     schema = Schema(
         item_features=(ITEM,), context_features=context, has_dwell=DWELL in found, has_weight=WEIGHT in found
@@ -102,9 +113,20 @@ def _read_events(table: Table, config: PrepareConfig) -> tuple[Table, Schema, in
     return Table(name, table.frame.select(column.values for column in columns), table.files), schema, total
 
 
-def _read_catalogue(items: Source | None, events: Table, config: PrepareConfig) -> Catalogue:
-    if items is not None:
-        return read_catalogue(open_table(items, "items", config.columns), config)
+def _context_features(table: Table, config: PrepareConfig) -> tuple[str, ...]:
+    further = tuple(name for name in table.columns if name not in _EVENT_COLUMNS)
+    chosen = further if config.context_features is None else config.context_features
+    require(table, chosen)
+    for name in chosen:
+        if name in (*_EVENT_COLUMNS, *_RESERVED):
+            raise ConfigError(
+                f"context_features: {name!r} is a name that PrismRec uses itself; list only others, or rename the "
+                f"column, for example --columns event_{name}={name}"
+            )
+    return chosen
+
+
+def _catalogue_of(events: Table) -> Catalogue:
     return catalogue_of(events.collect(events.frame.select(pl.col(ITEM).unique())).to_series().sort())
 
 
@@ -116,6 +138,21 @@ def _same_ids(events: Table, catalogue: Catalogue) -> Table:
             f"{events.name}: column {ITEM!r}: expected {wanted} ids as in the catalogue, found {given}; convert one"
         )
     return Table(events.name, events.frame.with_columns(pl.col(ITEM).cast(wanted, strict=False)), events.files)
+
+
+def _dropped(table: str, total: int, sequences: Sequences) -> dict[str, int]:
+    """Numbers of events left out, by reason; leaving out all of them is an error."""
+    kept = int(sequences.offsets[-1])
+    unknown = total - kept - sequences.dropped.total()
+    dropped = {reason: number for reason, number in sequences.dropped.items() if number}
+    if unknown:
+        dropped["item_not_in_catalogue"] = unknown
+    if not kept:
+        raise DataError(
+            f"{table}: expected events to keep, but all {total:,} were left out ({_listed(dropped)}); "
+            "check that both tables name items alike, and the settings"
+        )
+    return dropped
 
 
 def _write_tables(directory: Path, catalogue: Catalogue, users: pl.Series) -> None:
@@ -139,14 +176,16 @@ def _write_splits(directory: Path, offsets: np.ndarray, config: PrepareConfig) -
 
 
 def _print_summary(console: Console, store: Store, total: int, seconds: float) -> None:
-    counts = store.manifest["counts"]
-    console.print(
+    counts, dropped = store.manifest["counts"], store.manifest["dropped"]
+    lines = [
         f"{store.path}: {counts['users']:,} users, {counts['items']:,} items, {counts['events']:,} events "
-        f"({counts['train_events']:,} train, {counts['valid_events']:,} valid, {counts['test_events']:,} test)"
-    )
-    if counts["users_only_in_training"]:
-        console.print(f"  users without validation or test events: {counts['users_only_in_training']:,}")
-    for reason, number in store.manifest["dropped"].items():
-        if number:
-            console.print(f"  left out, {reason}: {number:,}")
-    console.print(f"  {total:,} events read in {seconds:.1f} s, {total / seconds:,.0f} a second")
+        f"({counts['train_events']:,} train, {counts['valid_events']:,} valid, {counts['test_events']:,} test)",
+        f"  {counts['users_only_in_training']:,} users have too few events for validation and testing",
+        f"  left out: {_listed(dropped)}",
+        f"  {total:,} events read in {seconds:.1f} s, {total / seconds:,.0f} a second",
+    ]
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _listed(dropped: dict[str, int]) -> str:
+    return ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in dropped.items()) or "nothing"

@@ -1,12 +1,14 @@
 """Events turned into the store's arrays: one sequence per user, sorted by time.
 
-Takes a lazy frame of checked events; writes the arrays of a directory. Users are dealt into buckets
-of a few million events, which are sorted one after another, so memory does not grow with the events.
+Takes a table of checked events; writes the arrays of a directory. Users are dealt into buckets of a
+few million events on disk, which are then sorted one after another: memory grows with the users, not
+with the events. The buckets take about 30 bytes an event beside the store while it is written.
 """
 
+import contextlib
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +34,7 @@ class Sequences:
     offsets: np.ndarray
     """int64 [U + 1]."""
     dropped: Counter[str]
-    """Events left out, by reason."""
+    """Events of items of the catalogue that were left out, by reason."""
 
 
 def write_sequences(
@@ -43,7 +45,7 @@ def write_sequences(
     config: PrepareConfig,
     advance: Callable[[int, int], None],
 ) -> Sequences:
-    """Sort events by user and time and write `item.npy`, `time.npy` and what else the schema names.
+    """Sort events by user, then time, then place in the table; write `item.npy`, `time.npy` and the schema's others.
 
     Events of items outside the catalogue, exact repetitions, and what the settings exclude are left out.
 
@@ -56,76 +58,87 @@ def write_sequences(
         advance: is told after each bucket how many events are sorted, of how many.
     """
     users = _count_users(events, catalogue)
-    kept = np.zeros(len(users), np.int64)
+    lengths = np.zeros(len(users), np.int64)
     dropped: Counter[str] = Counter()
-    total, done = int(users["len"].sum()), 0
-    columns = {_ITEM: ("item", "<i4"), TIME: ("time", "<i8")}
-    if schema.has_dwell:
-        columns[DWELL] = ("dwell", "<i4")
-    if schema.has_weight:
-        columns[WEIGHT] = ("weight", "<f4")
-    with tempfile.TemporaryDirectory(dir=directory) as temporary:
+    done, total = 0, int(users["len"].sum())
+    with tempfile.TemporaryDirectory(dir=directory) as temporary, _arrays(directory, schema) as arrays:
         _deal(events, catalogue, schema, users, Path(temporary))
-        files = {name: GrowingArray(directory / f"{file}.npy", dtype) for name, (file, dtype) in columns.items()}
-        context = GrowingArray(directory / "context.npy", "<i8", len(schema.context_features))
-        for bucket in range(int(users[_BUCKET][-1]) + 1 if len(users) else 0):
-            dealt = pl.read_parquet(Path(temporary) / f"{_BUCKET}={bucket}" / "*.parquet")
+        for bucket in range(users[_BUCKET].n_unique()):
+            dealt = pl.read_parquet(Path(temporary, f"{_BUCKET}={bucket}", "*.parquet"), hive_partitioning=False)
+            kept = _sort(dealt, config, dropped)
+            lengths += np.bincount(kept[_USER], minlength=len(users))
+            for array, columns in arrays:
+                array.append(kept.select(columns).to_numpy())
             done += len(dealt)
-            sorted_events = _sort(dealt, config, dropped)
-            kept += np.bincount(sorted_events[_USER], minlength=len(users))
-            for name, file in files.items():
-                file.append(sorted_events[name].to_numpy())
-            context.append(sorted_events.select(schema.context_features).to_numpy())
             advance(done, total)
-        for file in (*files.values(), context):
-            file.close()
-    if not schema.context_features:
-        (directory / "context.npy").unlink()
-    present = kept > 0
-    return Sequences(users[USER].filter(pl.Series(present)), np.concatenate([[0], np.cumsum(kept[present])]), dropped)
+    present = lengths > 0
+    offsets = np.concatenate([[0], np.cumsum(lengths[present])])
+    return Sequences(users[USER].filter(pl.Series(present)), offsets, dropped)
 
 
 class GrowingArray:
     """An .npy file written piece by piece, so that no array is ever whole in memory."""
 
-    def __init__(self, path: Path, dtype: str, width: int | None = None) -> None:
+    def __init__(self, path: Path, dtype: str, row: tuple[int, ...]) -> None:
         self._file = path.open("wb")
         self._dtype = np.dtype(dtype)
-        self._row = () if width is None else (width,)
+        self._row = row
         self._length = 0
         self._write_header()
 
     def append(self, rows: np.ndarray) -> None:
-        """Add rows, [n] or [n, width]."""
+        """Add rows, [n, ...]; each holds as many numbers as a row of the array."""
         self._file.write(np.ascontiguousarray(rows, self._dtype).data)
         self._length += len(rows)
 
     def close(self) -> None:
+        """Complete the file; until then its header says that it is empty."""
         self._file.seek(0)
-        self._write_header()  # NumPy leaves room in it for the length to grow
+        self._write_header()  # of the same size: NumPy leaves room for the length to grow
         self._file.close()
 
     def _write_header(self) -> None:
-        description = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._length, *self._row)}
-        np.lib.format.write_array_header_1_0(self._file, description)
+        header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._length, *self._row)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+
+@contextlib.contextmanager
+def _arrays(directory: Path, schema: Schema) -> Iterator[list[tuple[GrowingArray, list[str]]]]:
+    """The arrays of events, and the columns that each is made of."""
+    width = len(schema.context_features)
+    wanted = [
+        ("item", "<i4", (), [_ITEM], True),
+        ("time", "<i8", (), [TIME], True),
+        ("dwell", "<i4", (), [DWELL], schema.has_dwell),
+        ("weight", "<f4", (), [WEIGHT], schema.has_weight),
+        ("context", "<i8", (width,), list(schema.context_features), width > 0),
+    ]
+    with contextlib.ExitStack() as stack:
+        arrays = []
+        for name, dtype, row, columns, present in wanted:
+            if present:
+                array = GrowingArray(directory / f"{name}.npy", dtype, row)
+                arrays.append((stack.enter_context(contextlib.closing(array)), columns))
+        yield arrays
 
 
 def _count_users(events: Table, catalogue: Catalogue) -> pl.DataFrame:
-    """Users by rising id, with their number of events (`len`), position and bucket."""
+    """Users with events of the catalogue's items by rising id: number of events (`len`), position and bucket."""
     known = events.frame.join(catalogue.rows.lazy(), on=ITEM, how="semi")
     counts = events.collect(known.group_by(USER).agg(pl.len().cast(pl.Int64))).sort(USER)
+    earlier = pl.col("len").cum_sum() - pl.col("len")
     return counts.with_columns(
         pl.int_range(pl.len(), dtype=pl.Int32).alias(_USER),
-        ((pl.col("len").cum_sum() - pl.col("len")) // _BUCKET_EVENTS).alias(_BUCKET),
-    ).with_columns(pl.col(_BUCKET).rank("dense").cast(pl.Int32) - 1)
+        (earlier // _BUCKET_EVENTS).rank("dense").cast(pl.Int32).sub(1).alias(_BUCKET),
+    )
 
 
 def _deal(events: Table, catalogue: Catalogue, schema: Schema, users: pl.DataFrame, directory: Path) -> None:
-    """Write the events of each bucket to a folder, as integers, with their place in the input."""
+    """Write the events of each bucket to a folder, as integers, with their place in the table."""
     frame = (
         events.frame.with_row_index(_ORDER)
-        .join(catalogue.rows.lazy().rename({"row": _ITEM}), on=ITEM, how="inner")
-        .join(users.lazy().select(USER, _USER, _BUCKET), on=USER, how="inner")
+        .join(catalogue.rows.lazy().rename({"row": _ITEM}), on=ITEM)
+        .join(users.lazy().select(USER, _USER, _BUCKET), on=USER)
     )
     for name in schema.context_features:
         distinct = events.collect(events.frame.select(pl.col(name).unique())).to_series()
@@ -135,20 +148,21 @@ def _deal(events: Table, catalogue: Catalogue, schema: Schema, users: pl.DataFra
     context = [pl.col(f"__{name}").alias(name) for name in schema.context_features]
     chosen = frame.select(_USER, _BUCKET, _ITEM, TIME, *given, *context, _ORDER)
     with events.reading():
-        chosen.sink_parquet(
-            pl.PartitionBy(directory, key=_BUCKET, include_key=False), compression="uncompressed", mkdir=True
-        )
+        target = pl.PartitionBy(directory, key=_BUCKET, include_key=False)
+        chosen.sink_parquet(target, compression="uncompressed", mkdir=True)
 
 
 def _sort(events: pl.DataFrame, config: PrepareConfig, dropped: Counter[str]) -> pl.DataFrame:
     """One bucket in the store's order, without what is left out."""
     ordered = events.sort(_USER, TIME, _ORDER).drop(_ORDER)
-    distinct = ordered.unique(maintain_order=True, keep="first")
-    dropped["duplicates"] += len(ordered) - len(distinct)
+    kept = ordered.unique(maintain_order=True, keep="first")
+    dropped["duplicate"] += len(ordered) - len(kept)
     if config.repeats == "drop":
-        first = distinct.unique([_USER, _ITEM], maintain_order=True, keep="first")
-        dropped["repeats"] += len(distinct) - len(first)
-        distinct = first
-    enough = distinct.filter(pl.len().over(_USER) >= config.min_user_events)
-    dropped["users with too few events"] += len(distinct) - len(enough)
-    return enough
+        first = kept.unique([_USER, _ITEM], maintain_order=True, keep="first")
+        dropped["repeated_item"] += len(kept) - len(first)
+        kept = first
+    if config.min_user_events > 1:
+        enough = kept.filter(pl.len().over(_USER) >= config.min_user_events)
+        dropped["user_with_few_events"] += len(kept) - len(enough)
+        kept = enough
+    return kept

@@ -16,7 +16,7 @@ from prismrec.data.columns import Column
 from prismrec.errors import DataError
 
 Source = Path | str | pl.DataFrame | pl.LazyFrame | Any
-"""A file, a folder or glob of files, a Polars frame, or a pandas frame."""
+"""A file, a folder or glob of files, a Polars frame, or a pandas frame (`Any`: pandas need not be installed)."""
 
 _ROW = "__row"
 _INTEGER = r"^(0|-?[1-9]\d{0,17})$"  # no leading zeros: "007" is a name
@@ -24,7 +24,7 @@ _INTEGER = r"^(0|-?[1-9]\d{0,17})$"  # no leading zeros: "007" is a name
 
 @dataclass(frozen=True)
 class Table:
-    """A table with our names of columns, and what it is called in messages."""
+    """A lazy table, and what it is called in messages."""
 
     name: str
     frame: pl.LazyFrame
@@ -89,28 +89,41 @@ class Table:
         return self.name
 
 
-def open_table(source: Source, name: str, columns: Mapping[str, str]) -> Table:
-    """Open a table.
+def open_table(source: Source, name: str) -> Table:
+    """Open a table; in CSV files, a column in which every value is an integer holds integers, any other text.
 
     Args:
         source: a Parquet or CSV file, a folder or glob of such files, or a Polars or pandas frame.
         name: what to call a frame in messages.
-        columns: our name of a column -> its name in the table; those the table lacks are passed over.
 
     Raises:
         DataError: there is no such file, or none that can be read.
     """
-    if isinstance(source, str | Path):
-        files = _find_files(Path(source))
-        table = Table(str(source), pl.LazyFrame(), files)
-        with table.reading():
-            frame = _scan(files)
-            if files[0].suffix == ".csv":
-                frame = _with_integers(frame)
-        table = Table(str(source), frame, files)
-    else:
-        table = Table(name, _lazy(source, name))
-    return Table(table.name, _renamed(table, columns), table.files)
+    if not isinstance(source, str | Path):
+        return Table(name, _lazy(source, name))
+    files = _find_files(Path(source))
+    table = Table(str(source), _scan(files), files)
+    return _with_integers(table) if files[0].suffix == ".csv" else table
+
+
+def read_table(source: Source, name: str = "table") -> pl.DataFrame:
+    """Read a whole table that fits in memory; see `open_table`."""
+    table = open_table(source, name)
+    return table.collect(table.frame)
+
+
+def renamed(table: Table, columns: Mapping[str, str]) -> Table:
+    """The table with our names of columns.
+
+    Args:
+        table: as given.
+        columns: our name of a column -> its name in the table; those the table lacks are passed over. A
+            column that has one of our names already gives way to the one that was named.
+    """
+    found = table.columns
+    given = {name: ours for ours, name in columns.items() if name in found}
+    replaced = [ours for name, ours in given.items() if ours in found and ours != name and ours not in given]
+    return Table(table.name, table.frame.drop(replaced).rename(given), table.files)
 
 
 def require(table: Table, names: tuple[str, ...]) -> None:
@@ -154,10 +167,11 @@ def _scan(files: Path | tuple[Path, ...]) -> pl.LazyFrame:
     return pl.scan_parquet(paths, glob=False)
 
 
-def _with_integers(frame: pl.LazyFrame) -> pl.LazyFrame:
-    """Columns of text in which every value is an integer become integers."""
-    found = frame.select(pl.all().str.contains(_INTEGER).all()).collect(engine="streaming").row(0, named=True)
-    return frame.with_columns(pl.col(name).cast(pl.Int64) for name, integers in found.items() if integers)
+def _with_integers(table: Table) -> Table:
+    """The table with integers where every value of a column of text is one."""
+    found = table.collect(table.frame.select(pl.all().str.contains(_INTEGER).all())).row(0, named=True)
+    integers = [pl.col(name).cast(pl.Int64) for name, all_integers in found.items() if all_integers]
+    return Table(table.name, table.frame.with_columns(integers), table.files)
 
 
 def _lazy(source: Any, name: str) -> pl.LazyFrame:
@@ -166,14 +180,6 @@ def _lazy(source: Any, name: str) -> pl.LazyFrame:
     if type(source).__module__.partition(".")[0] == "pandas" and hasattr(source, "columns"):
         return pl.from_pandas(source).lazy()
     raise DataError(f"{name}: expected a path, a Polars frame or a pandas frame, found {type(source).__name__}")
-
-
-def _renamed(table: Table, columns: Mapping[str, str]) -> pl.LazyFrame:
-    """Our names for the columns given; a column that had one of our names by chance gives way."""
-    found = table.columns
-    given = {name: ours for ours, name in columns.items() if name in found}
-    replaced = [ours for name, ours in given.items() if ours in found and ours != name and ours not in given]
-    return table.frame.drop(replaced).rename(given)
 
 
 def _first_line(error: Exception) -> str:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from prismrec.data.schema import DWELL, ITEM, TIME, USER, stable_keys
+from prismrec.data.columns import column_keys, feature_column
+from prismrec.data.schema import DWELL, ITEM, TIME, USER
 from prismrec.data.store import Store
 from prismrec.errors import DataError
 
@@ -79,7 +80,9 @@ def _event_columns(store: Store, users: pl.DataFrame) -> pl.DataFrame:
     """Time, dwell and context keys of each given event; what is optional and absent is 0."""
     absent = pl.Series(np.zeros(len(users), np.int64))
     dwell = _non_negative(users, DWELL) if DWELL in users.columns else absent
-    context = {name: _keys(users[name]) if name in users.columns else absent for name in store.schema.context_features}
+    context = {
+        name: _context_keys(users, name) if name in users.columns else absent for name in store.schema.context_features
+    }
     return pl.DataFrame({"time": _seconds(users), DWELL: dwell, **context})
 
 
@@ -119,9 +122,10 @@ def _non_negative(users: pl.DataFrame, name: str, nulls: bool = True) -> pl.Seri
     return column.fill_null(0).cast(pl.Int64)
 
 
-def _keys(values: pl.Series) -> pl.Series:
-    distinct = values.unique()
-    return values.replace_strict(distinct, stable_keys(distinct.to_list()), return_dtype=pl.Int64)
+def _context_keys(users: pl.DataFrame, name: str) -> pl.Series:
+    feature = feature_column("users", name, users[name].dtype, "leave it out")
+    _refuse(users.select(invalid=feature.invalid)["invalid"], users[name], f"column {name!r}", feature.expected)
+    return column_keys(users.select(feature.values).to_series())
 
 
 def _refuse(invalid: pl.Series, column: pl.Series, where: str, expected: str) -> None:
