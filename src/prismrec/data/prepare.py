@@ -149,7 +149,7 @@ def _dropped(table: str, total: int, sequences: Sequences) -> dict[str, int]:
         dropped["item_not_in_catalogue"] = unknown
     if not kept:
         raise DataError(
-            f"{table}: expected events to keep, but all {total:,} were left out ({_listed(dropped)}); "
+            f"{table}: expected events to keep, but all {total:,} were left out: {_listed(dropped)}; "
             "check that both tables name items alike, and the settings"
         )
     return dropped
@@ -166,13 +166,15 @@ def _write_splits(directory: Path, offsets: np.ndarray, config: PrepareConfig) -
     valid_start, test_start = split_starts(offsets, np.load(directory / "time.npy", mmap_mode="r"), config)
     for name, bounds in (("offsets", offsets), ("valid_start", valid_start), ("test_start", test_start)):
         np.save(directory / f"{name}.npy", bounds)
-    return {
-        "events": int(offsets[-1]),
-        "train_events": int((valid_start - offsets[:-1]).sum()),
-        "valid_events": int((test_start - valid_start).sum()),
-        "test_events": int((offsets[1:] - test_start).sum()),
-        "users_only_in_training": int((valid_start == offsets[1:]).sum()),
-    }
+    bounds_of = {"train": (offsets[:-1], valid_start), "valid": (valid_start, test_start), "test": (test_start, offsets[1:])}
+    counts = {f"{split}_events": int((end - start).sum()) for split, (start, end) in bounds_of.items()}
+    if config.split == "global_time" and not all(counts.values()):
+        raise DataError(
+            f"split='global_time': expected events for training, validation and testing, found "
+            f"{', '.join(map(str, counts.values()))}; choose other valid_from and test_from, or other shares"
+        )
+    users_only_in_training = int((valid_start == offsets[1:]).sum())
+    return {"events": int(offsets[-1]), **counts, "users_only_in_training": users_only_in_training}
 
 
 def _print_summary(console: Console, store: Store, total: int, seconds: float) -> None:
@@ -181,11 +183,11 @@ def _print_summary(console: Console, store: Store, total: int, seconds: float) -
         f"{store.path}: {counts['users']:,} users, {counts['items']:,} items, {counts['events']:,} events "
         f"({counts['train_events']:,} train, {counts['valid_events']:,} valid, {counts['test_events']:,} test)",
         f"  {counts['users_only_in_training']:,} users have too few events for validation and testing",
-        f"  left out: {_listed(dropped)}",
+        f"  events left out: {_listed(dropped)}",
         f"  {total:,} events read in {seconds:.1f} s, {total / seconds:,.0f} a second",
     ]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
 def _listed(dropped: dict[str, int]) -> str:
-    return ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in dropped.items()) or "nothing"
+    return ", ".join(f"{number:,} ({reason.replace('_', ' ')})" for reason, number in dropped.items()) or "nothing"
