@@ -1,0 +1,165 @@
+"""Directories are written whole or not at all, and what was changed afterwards is found."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prismrec.artifact import read_manifest, replacing_directory, replacing_file, write_json, write_manifest
+from prismrec.errors import ArtifactError
+
+
+def write(destination: Path, content: str = "one", kind: str = "store") -> None:
+    with replacing_directory(destination, kind) as directory:
+        (directory / "folder").mkdir()
+        (directory / "folder" / "data.txt").write_text(content)
+        write_manifest(directory, kind, counts={"rows": 1})
+
+
+def test_a_new_directory(tmp_path: Path) -> None:
+    write(tmp_path / "deep" / "store")
+    manifest = read_manifest(tmp_path / "deep" / "store", "store")
+    assert manifest == {
+        "kind": "store",
+        "format_version": 1,
+        "counts": {"rows": 1},
+        "files": {
+            "folder/data.txt": {
+                "bytes": 3,
+                "sha256": "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed",
+            }
+        },
+    }
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["store"]
+    assert (tmp_path / "deep" / "store").stat().st_mode & 0o777 == 0o755
+
+
+def test_an_earlier_one_of_the_same_kind_is_replaced(tmp_path: Path) -> None:
+    write(tmp_path / "store", "one")
+    write(tmp_path / "store", "two")
+    assert (tmp_path / "store" / "folder" / "data.txt").read_text() == "two"
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+def test_an_empty_directory_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    write(tmp_path / "store")
+    read_manifest(tmp_path / "store", "store")
+
+
+def _other_kind(path: Path) -> None:
+    write(path, kind="run")
+
+
+def _file(path: Path) -> None:
+    path.write_text("notes")
+
+
+def _photos(path: Path) -> None:
+    path.mkdir()
+    (path / "cat.jpg").touch()
+
+
+def _broken_manifest(path: Path) -> None:
+    path.mkdir()
+    (path / "manifest.json").write_text("{")
+
+
+@pytest.mark.parametrize("make", [_other_kind, _file, _photos, _broken_manifest])
+def test_anything_else_is_left_alone(tmp_path: Path, make) -> None:
+    make(tmp_path / "store")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ArtifactError, match="expected a new path or an earlier store, found something else"):
+        write(tmp_path / "store")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_leaves_what_was_there(tmp_path: Path, error: type[BaseException]) -> None:
+    write(tmp_path / "store", "one")
+
+    def fail() -> None:
+        with replacing_directory(tmp_path / "store", "store") as directory:
+            (directory / "half").touch()
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert (tmp_path / "store" / "folder" / "data.txt").read_text() == "one"
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+@given(place=st.integers(0, 2), byte=st.integers(1, 255))
+def test_any_changed_byte_is_found(tmp_path_factory: pytest.TempPathFactory, place: int, byte: int) -> None:
+    path = tmp_path_factory.mktemp("artifact") / "store"
+    write(path)
+    content = bytearray(b"one")
+    content[place] ^= byte
+    (path / "folder" / "data.txt").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"data\.txt: does not match its checksum in the manifest"):
+        read_manifest(path, "store")
+
+
+def test_a_shorter_and_a_missing_file_are_found(tmp_path: Path) -> None:
+    write(tmp_path / "store")
+    data = tmp_path / "store" / "folder" / "data.txt"
+    data.write_text("on")
+    with pytest.raises(ArtifactError, match="does not match its checksum"):
+        read_manifest(tmp_path / "store", "store")
+    data.unlink()
+    with pytest.raises(ArtifactError, match=r"data\.txt: expected by the store's manifest, but missing"):
+        read_manifest(tmp_path / "store", "store")
+
+
+def test_another_kind_and_another_format_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "run", kind="run")
+    with pytest.raises(ArtifactError, match="expected a store of format 1, found run of 1"):
+        read_manifest(tmp_path / "run", "store")
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    write_json(tmp_path / "run" / "manifest.json", manifest | {"format_version": 2})
+    with pytest.raises(ArtifactError, match="expected a run of format 1, found run of 2"):
+        read_manifest(tmp_path / "run", "run")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"files": 3}', '{"files": {}, "kind": "store"}'])
+def test_a_manifest_that_is_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(ArtifactError, match=r"manifest\.json: expected a PrismRec manifest, could not read it"):
+        read_manifest(tmp_path, "store")
+
+
+def test_no_manifest(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"expected a store directory, found no manifest\.json"):
+        read_manifest(tmp_path / "nowhere", "store")
+
+
+def test_only_the_files_named_are_described(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a")
+    (tmp_path / "log").write_text("still growing")
+    write_manifest(tmp_path, "run", files=[tmp_path / "a"])
+    (tmp_path / "log").write_text("grown")
+    assert set(read_manifest(tmp_path, "run")["files"]) == {"a"}
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "recs.txt"
+    with replacing_file(path) as temporary:
+        temporary.write_text("first")
+        assert not path.exists()
+
+    def fail() -> None:
+        with replacing_file(path) as temporary:
+            temporary.write_text("half")
+            raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011
+        fail()
+    assert path.read_text() == "first"
+    assert [file.name for file in path.parent.iterdir()] == ["recs.txt"]
+
+
+def test_json_is_sorted(tmp_path: Path) -> None:
+    write_json(tmp_path / "x.json", {"b": 1, "a": tmp_path})
+    assert (tmp_path / "x.json").read_text() == f'{{\n  "a": "{tmp_path}",\n  "b": 1\n}}\n'
