@@ -17,7 +17,7 @@ def hits(recommended: np.ndarray, targets: ItemSets) -> np.ndarray:
 
 def recall(hits: np.ndarray, num_targets: np.ndarray, k: int) -> np.ndarray:
     """Share of a user's targets among the first k: `hits in top k / targets`."""
-    share = np.sum(hits[:, :k], axis=1) / np.maximum(num_targets, 1)
+    share = np.asarray(hits[:, :k].sum(axis=1) / np.maximum(num_targets, 1))
     return _with_targets(share, num_targets)
 
 

@@ -1,0 +1,44 @@
+# Each target creates what it needs in .venv; PYTHON is any Python from 3.11.
+PYTHON ?= python3
+# The first thing installed, so that nothing else brings in another build of torch.
+TORCH ?= torch==2.13.0
+PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test check format bench clean
+
+demo: .venv/demo.stamp  ## Train on real purchases and recommend real products
+	.venv/bin/prismrec demo
+
+test: .venv/dev.stamp  ## Run every test
+	.venv/bin/python -m pytest
+
+check: .venv/dev.stamp  ## Lint, formatting, types and import rules
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+format: .venv/dev.stamp  ## Apply the formatting and the lint fixes that check asks for
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+bench: .venv/dev.stamp  ## Measure preparation and training; results on standard output
+	.venv/bin/python benchmarks/prepare.py
+	.venv/bin/python benchmarks/train.py
+
+clean:  ## Remove the environment and what the demo made
+	rm -rf .venv demo
+
+.venv/torch.stamp: constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "PrismRec needs Python 3.11 or newer; run: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(PIP) "$(TORCH)"
+	touch $@
+
+.venv/demo.stamp: .venv/torch.stamp pyproject.toml
+	$(PIP) --editable '.[demo]'
+	touch $@
+
+.venv/dev.stamp: .venv/torch.stamp pyproject.toml
+	$(PIP) --editable '.[dev]'
+	touch $@
