@@ -1,9 +1,10 @@
 """Speed and peak memory of `prepare`: generated events, prepared in a process of their own.
 
-    python benchmarks/prepare.py --events 2000000 20000000 [--out benchmarks/results]
+    python benchmarks/prepare.py --events 2000000 20000000 --ids integer text [--out benchmarks/results]
 
-Users and items are drawn from Zipf-like distributions, a tenth as many users as events and 200,000
-items; times span a year. Prints a table, and with --out also writes it to prepare-<date>.md there.
+Users and items are drawn with frequency falling as 1 / rank, a tenth as many users as events and
+200,000 items; times span a year. Text ids look like "user-000000123". Prints a table, and with --out
+also writes it to prepare-<date>.md there.
 """
 
 import argparse
@@ -37,6 +38,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 class Measured(NamedTuple):
     """One run of `prepare`."""
 
+    ids: str
     events: int
     users: int
     input_bytes: int
@@ -49,33 +51,33 @@ def main() -> None:
     """Generate, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, nargs="+", default=[20_000_000])
-    parser.add_argument("--string-ids", action="store_true", help="users and items are text such as 'user-00000123'")
+    parser.add_argument("--ids", choices=["integer", "text"], nargs="+", default=["integer"])
     parser.add_argument("--out", type=Path, help="folder to write the table to")
     parser.add_argument("--scratch", type=Path, help="folder for the generated data; the system's by default")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
-        measured = [measure(Path(scratch), number, arguments.string_ids) for number in arguments.events]
-    text = report(measured, arguments.string_ids)
+        measured = [measure(Path(scratch), ids, number) for ids in arguments.ids for number in arguments.events]
+    text = report(measured)
     print(text)
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
         (arguments.out / f"prepare-{dt.date.today().isoformat()}.md").write_text(text + "\n")
 
 
-def measure(scratch: Path, events: int, string_ids: bool) -> Measured:
+def measure(scratch: Path, ids: str, events: int) -> Measured:
     """Generate so many events and prepare them."""
     source, catalogue, store = scratch / "events.parquet", scratch / "items.parquet", scratch / "store"
-    generate(source, catalogue, events, string_ids)
+    generate(source, catalogue, ids, events)
     started = time.perf_counter()
     command = [sys.executable, "-c", PREPARE, str(source), str(catalogue), str(store)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     seconds = time.perf_counter() - started
     users = len(np.load(store / "offsets.npy", mmap_mode="r")) - 1
     store_bytes = sum(file.stat().st_size for file in store.iterdir())
-    return Measured(events, users, source.stat().st_size, store_bytes, seconds, int(done.stdout))
+    return Measured(ids, events, users, source.stat().st_size, store_bytes, seconds, int(done.stdout))
 
 
-def generate(source: Path, catalogue: Path, events: int, string_ids: bool) -> None:
+def generate(source: Path, catalogue: Path, ids: str, events: int) -> None:
     """Write the events, in order of time and in chunks, and the catalogue."""
     rng = np.random.default_rng(0)
     users = max(events // EVENTS_PER_USER, 1)
@@ -86,13 +88,13 @@ def generate(source: Path, catalogue: Path, events: int, string_ids: bool) -> No
         chunk = pl.DataFrame(
             {"user_id": _skewed(rng, users, size), "item_id": _skewed(rng, ITEMS, size), "timestamp": times}
         )
-        table = (_as_text(chunk) if string_ids else chunk).to_arrow()
+        table = (_as_text(chunk) if ids == "text" else chunk).to_arrow()
         writer = writer or pq.ParquetWriter(source, table.schema)
         writer.write_table(table)
     if writer is not None:
         writer.close()
     items = pl.DataFrame({"item_id": np.arange(ITEMS), "category": np.arange(ITEMS) % 1000})
-    (_as_text(items) if string_ids else items).write_parquet(catalogue)
+    (_as_text(items) if ids == "text" else items).write_parquet(catalogue)
 
 
 def _skewed(rng: np.random.Generator, size: int, number: int) -> np.ndarray:
@@ -102,23 +104,24 @@ def _skewed(rng: np.random.Generator, size: int, number: int) -> np.ndarray:
 
 def _as_text(frame: pl.DataFrame) -> pl.DataFrame:
     names = [name for name in ("user_id", "item_id") if name in frame.columns]
-    return frame.with_columns(pl.lit(name[:4] + "-") + pl.col(name).cast(pl.String).str.zfill(9) for name in names)
+    return frame.with_columns(
+        pl.format(f"{name[:4]}-{{}}", pl.col(name).cast(pl.String).str.zfill(9)).alias(name) for name in names
+    )
 
 
-def report(measured: list[Measured], string_ids: bool) -> str:
+def report(measured: list[Measured]) -> str:
     """The table, with the machine and the date."""
     memory = psutil.virtual_memory().total / GIB
     lines = [
         f"`prepare`, {dt.date.today().isoformat()}, {platform.processor() or platform.machine()}, "
-        f"{psutil.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}, Polars {pl.__version__}, "
-        f"{'text' if string_ids else 'integer'} ids",
+        f"{psutil.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}, Polars {pl.__version__}",
         "",
-        "| events | users | Parquet, GB | store, GB | seconds | events/s | peak memory, GiB |",
-        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| ids | events | users | Parquet, GB | store, GB | seconds | events/s | peak memory, GiB |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for run in measured:
         lines.append(
-            f"| {run.events:,} | {run.users:,} | {run.input_bytes / 1e9:.2f} | {run.store_bytes / 1e9:.2f} "
+            f"| {run.ids} | {run.events:,} | {run.users:,} | {run.input_bytes / 1e9:.2f} | {run.store_bytes / 1e9:.2f} "
             f"| {run.seconds:.1f} | {run.events / run.seconds:,.0f} | {run.peak_bytes / GIB:.2f} |"
         )
     return "\n".join(lines)

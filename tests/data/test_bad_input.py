@@ -76,8 +76,8 @@ EVENTS = {
     "weight not a number": (column("weight", 1.0, 2.0, float("nan")), "column 'weight', row 3: expected a number"),
     "fractions as a feature": (
         column("price", 1.0, 2.5, 3.0),
-        "events: column 'price', row 2: expected integers or text as ids; make buckets of numbers, or leave it out of "
-        "context_features, found 2.5",
+        "events: column 'price', row 2: expected integers or text as ids; make buckets of numbers, or list only others "
+        "in context_features, found 2.5",
     ),
     "endless feature": (column("price", 1.0, float("inf"), 3.0), "column 'price', row 2: expected integers or text"),
     "lists as a feature": (column("tags", [1], [2], [3]), "column 'tags': expected integers or text as ids"),

@@ -104,7 +104,7 @@ def test_the_summary_says_what_was_kept_and_what_not(tmp_path: Path) -> None:
     prepare(EVENTS, ITEMS, tmp_path / "store", console=Console(file=written, width=40))
     first, second, third, fourth = written.getvalue().splitlines()
     assert first == f"{tmp_path / 'store'}: 3 users, 4 items, 6 events (4 train, 1 valid, 1 test)"
-    assert second == "  2 users have too few events for validation and testing"
+    assert second == "  2 users have events for training only"
     assert third == "  events left out: 1 (duplicate), 1 (item not in catalogue)"
     assert fourth.startswith("  8 events read in ")
 
@@ -299,6 +299,17 @@ def test_an_earlier_store_is_replaced(tmp_path: Path) -> None:
     assert store.num_events == 4
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
     assert not [path for path in store.path.iterdir() if path.is_dir()]
+
+
+def test_ties_keep_the_order_of_large_files(make_store, tmp_path: Path) -> None:
+    row = pl.int_range(100_000, eager=True)
+    for part in range(2):
+        events = pl.DataFrame({"user_id": row % 100, "item_id": row // 100 + 1000 * part, "timestamp": 7})
+        events.write_parquet(tmp_path / f"{part}.parquet", row_group_size=3_000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_BUCKET_EVENTS", 30_000)
+        store = make_store(tmp_path)
+    assert store.item.reshape(100, 2000).tolist() == [list(range(1, 2001))] * 100
 
 
 SMALL_EVENTS = st.lists(

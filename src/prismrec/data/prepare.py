@@ -105,7 +105,7 @@ def _read_events(table: Table, config: PrepareConfig) -> tuple[Table, Schema, in
         columns.append(dwell_column(name, DWELL, found[DWELL]))
     if WEIGHT in found:
         columns.append(weight_column(name, WEIGHT, found[WEIGHT]))
-    columns += [feature_column(name, one, found[one], "leave it out of context_features") for one in context]
+    columns += [feature_column(name, one, found[one], "list only others in context_features") for one in context]
     total = table.check(columns)
     schema = Schema(
         item_features=(ITEM,), context_features=context, has_dwell=DWELL in found, has_weight=WEIGHT in found
@@ -166,7 +166,11 @@ def _write_splits(directory: Path, offsets: np.ndarray, config: PrepareConfig) -
     valid_start, test_start = split_starts(offsets, np.load(directory / "time.npy", mmap_mode="r"), config)
     for name, bounds in (("offsets", offsets), ("valid_start", valid_start), ("test_start", test_start)):
         np.save(directory / f"{name}.npy", bounds)
-    bounds_of = {"train": (offsets[:-1], valid_start), "valid": (valid_start, test_start), "test": (test_start, offsets[1:])}
+    bounds_of = {
+        "train": (offsets[:-1], valid_start),
+        "valid": (valid_start, test_start),
+        "test": (test_start, offsets[1:]),
+    }
     counts = {f"{split}_events": int((end - start).sum()) for split, (start, end) in bounds_of.items()}
     if config.split == "global_time" and not all(counts.values()):
         raise DataError(
@@ -182,7 +186,7 @@ def _print_summary(console: Console, store: Store, total: int, seconds: float) -
     lines = [
         f"{store.path}: {counts['users']:,} users, {counts['items']:,} items, {counts['events']:,} events "
         f"({counts['train_events']:,} train, {counts['valid_events']:,} valid, {counts['test_events']:,} test)",
-        f"  {counts['users_only_in_training']:,} users have too few events for validation and testing",
+        f"  {counts['users_only_in_training']:,} users have events for training only",
         f"  events left out: {_listed(dropped)}",
         f"  {total:,} events read in {seconds:.1f} s, {total / seconds:,.0f} a second",
     ]
