@@ -20,7 +20,9 @@ def examples(batches) -> list[tuple[list[int], int, int]]:
     return [
         ([int(item) for item in row if item], int(target), int(now))
         for batch in batches
-        for row, target, now in zip(batch.history.item, batch.target, batch.history.now, strict=True)
+        for row, target, now in zip(
+            batch.history.item[batch.moment], batch.target, batch.history.now[batch.moment], strict=True
+        )
     ]
 
 
@@ -62,12 +64,39 @@ def test_baskets_do_not_see_themselves(make_store) -> None:
     before = ExampleLoader(store, HistoryConfig(max_length=3, before_target_time=True), batch_size=9, seed=0)
     assert sorted(examples(before.batches(0))) == [([2, 1], 3, 2), ([2, 1], 4, 2)]
     assert before.num_examples == 2
+    (batch,) = before.batches(0)
+    assert (len(batch.history.now), batch.moment.tolist()) == (1, [0, 0])  # one history for the whole basket
 
 
 def test_baskets_of_neighbouring_users_at_one_time(make_store) -> None:
     store = make_store([("a", 10, 5), ("a", 20, 5), ("b", 10, 5), ("b", 20, 6)])
     loader = ExampleLoader(store, HistoryConfig(max_length=3, before_target_time=True), batch_size=9, seed=0)
     assert examples(loader.batches(0)) == [([1], 2, 6)]
+
+
+def test_baskets_larger_than_a_batch_are_cut(make_store) -> None:
+    rows = [("a", 10, 1), *(("a", item, 2) for item in range(20, 27)), ("a", 50, 3), ("a", 50, 4)]
+    loader = ExampleLoader(make_store(rows), HistoryConfig(max_length=3, before_target_time=True), 3, seed=0)
+    batches = list(loader.batches(0))
+    assert (loader.num_examples, loader.steps_per_epoch) == (7, 3)
+    assert sorted(len(batch.target) for batch in batches) == [1, 3, 3]
+    assert sorted(target for _, target, _ in examples(batches)) == [2, 3, 4, 5, 6, 7, 8]
+
+
+@settings(deadline=None)
+@given(batch_size=st.integers(1, 60), epoch=st.integers(0, 3))
+def test_baskets_fill_batches_of_the_size_asked(make_store, batch_size, epoch) -> None:
+    rng = np.random.default_rng(1)
+    rows = {"user_id": rng.integers(0, 9, 300), "item_id": np.arange(300), "timestamp": rng.integers(0, 30, 300)}
+    loader = ExampleLoader(
+        make_store(pl.DataFrame(rows)), HistoryConfig(max_length=3, before_target_time=True), batch_size, seed=0
+    )
+    batches = list(loader.batches(epoch))
+    sizes = [len(batch.target) for batch in batches]
+    assert len(batches) == loader.steps_per_epoch
+    assert sum(sizes) == loader.num_examples == len({target for _, target, _ in examples(batches)})
+    assert min(sizes) >= 1
+    assert max(sizes) < 2 * batch_size
 
 
 def test_no_examples(make_store) -> None:

@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from prismrec.data.prepare import prepare
 from rich.console import Console
 
 from prismrec.config import PrepareConfig, parse_config
+from prismrec.data.prepare import prepare
 from prismrec.data.store import Split, Store
 from prismrec.errors import ArtifactError, ConfigError, DataError
 from prismrec.evaluate.candidates import find_candidates

@@ -3,6 +3,7 @@
 The order of an epoch is a permutation drawn from (seed, epoch) alone, so training can resume at any step.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from prismrec.config import HistoryConfig
 from prismrec.data.history import HistoryBatch, gather_histories
+from prismrec.data.ranges import flat_ranges
 from prismrec.data.store import Store
 
 
@@ -18,6 +20,9 @@ class TrainBatch:
     """Histories and the event that followed each."""
 
     history: HistoryBatch
+    """Of G moments."""
+    moment: np.ndarray
+    """int64 [B], which of the histories each target followed."""
     target: np.ndarray
     """int64 [B], catalogue rows."""
     weight: np.ndarray | None
@@ -25,7 +30,11 @@ class TrainBatch:
 
 
 class ExampleLoader:
-    """Batches of training examples: every training event that has a history is a target once per epoch."""
+    """Batches of training examples: every training event that has a history is a target once per epoch.
+
+    Targets that share a history (a basket, if `before_target_time`) stay together, so that the history is
+    encoded once for all of them.
+    """
 
     def __init__(self, store: Store, config: HistoryConfig, batch_size: int, seed: int) -> None:
         self._store = store
@@ -33,14 +42,15 @@ class ExampleLoader:
         self._batch_size = batch_size
         self._seed = seed
         self._user_keys = store.users["key"].to_numpy()
-        self._targets = _target_positions(store)
+        targets = _target_positions(store)
+        ends = targets
         if config.before_target_time:
-            # Computed once: the first event of each target's basket, where its history ends.
-            self._ends = _group_starts(store)[self._targets]
-            kept = self._ends > store.offsets[self._user_of(self._targets)]
-            self._targets, self._ends = self._targets[kept], self._ends[kept]
-        else:
-            self._ends = self._targets
+            ends = _group_starts(store)[targets]
+            kept = ends > store.offsets[self._user_of(targets)]
+            targets, ends = targets[kept], ends[kept]
+        self._targets = targets
+        self._moments = _moments(ends, batch_size)
+        self._ends = ends[self._moments[:-1]]
 
     @property
     def num_examples(self) -> int:
@@ -51,35 +61,50 @@ class ExampleLoader:
         return -(-self.num_examples // self._batch_size)
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[TrainBatch]:
-        """The batches of an epoch, in its order, from `first_step` on."""
-        order = np.random.default_rng((self._seed, epoch)).permutation(self.num_examples)
-        for start in range(first_step * self._batch_size, self.num_examples, self._batch_size):
-            yield self._gather(np.sort(order[start : start + self._batch_size]))
+        """The batches of an epoch, in its order, from `first_step` on; `batch_size` targets each on average."""
+        order = np.random.default_rng((self._seed, epoch)).permutation(len(self._ends))
+        filled = np.cumsum(np.diff(self._moments)[order])
+        # no moment is larger than a batch, so that no batch is empty
+        step = (filled - 1) // self._batch_size
+        bounds = np.searchsorted(step, np.arange(self.steps_per_epoch + 1))
+        for first, last in itertools.pairwise(bounds[first_step:]):
+            yield self._gather(np.sort(order[first:last]))
 
     def _user_of(self, positions: np.ndarray) -> np.ndarray:
         return np.searchsorted(self._store.offsets, positions, side="right") - 1
 
-    def _gather(self, examples: np.ndarray) -> TrainBatch:
-        store, targets = self._store, self._targets[examples]
-        users = self._user_of(targets)
+    def _gather(self, moments: np.ndarray) -> TrainBatch:
+        store = self._store
+        first, last = self._moments[moments], self._moments[moments + 1]
+        targets = self._targets[flat_ranges(first, last)]
+        leading = self._targets[first]
+        users = self._user_of(leading)
         history = gather_histories(
             store,
             start=store.offsets[users],
-            end=self._ends[examples],
-            now=store.time[targets],
+            end=self._ends[moments],
+            now=store.time[leading],
             user=self._user_keys[users],
             config=self._config,
         )
         weight = None if store.weight is None else np.asarray(store.weight[targets], dtype=np.float32)
-        return TrainBatch(history, store.item[targets].astype(np.int64), weight)
+        moment = np.repeat(np.arange(len(moments)), last - first)
+        return TrainBatch(history, moment, store.item[targets].astype(np.int64), weight)
+
+
+def _moments(ends: np.ndarray, largest: int) -> np.ndarray:
+    """Where runs of targets with the same history begin, none longer than `largest`, and the number of targets."""
+    place = np.arange(len(ends))
+    new = np.ones(len(ends), dtype=bool)
+    new[1:] = ends[1:] != ends[:-1]
+    start = np.maximum.accumulate(np.where(new, place, 0))
+    return np.append(np.flatnonzero((place - start) % largest == 0), len(ends))
 
 
 def _target_positions(store: Store) -> np.ndarray:
     """Training events with at least one event before them, int64."""
     starts, ends = store.split_bounds("train")
-    lengths = np.maximum(ends - starts - 1, 0)
-    first = np.repeat(starts + 1 - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
-    return first + np.arange(lengths.sum())
+    return flat_ranges(np.minimum(starts + 1, ends), ends)
 
 
 def _group_starts(store: Store) -> np.ndarray:

@@ -34,12 +34,13 @@ from prismrec.model.multi_interest import MultiInterestModel
 from prismrec.model.run import Run, load_run
 
 HEADLINE_K = 50
+DEFAULT_KS = (10, 50, 100)
 
 
 def evaluate(
     run: Path,
     split: Split,
-    ks: Sequence[int],
+    ks: Sequence[int] | None = None,
     against: Sequence[Path] = (),
     *,
     pairs: pl.DataFrame | None = None,
@@ -55,7 +56,7 @@ def evaluate(
     Args:
         run: the run of interest.
         split: "valid" or "test".
-        ks: lengths of the lists.
+        ks: lengths of the lists; by default 10, 50 and 100, or what the catalogue allows.
         against: other runs on the same store, for example the same model with V = 1.
         pairs: labelled pairs `user_id, item_id, label`, for the models' AUC.
         seed: of the bootstrap.
@@ -211,7 +212,9 @@ def _check_same_store(runs: Sequence[Run]) -> None:
             )
 
 
-def _checked_ks(ks: Sequence[int], store: Store) -> list[int]:
+def _checked_ks(ks: Sequence[int] | None, store: Store) -> list[int]:
+    if ks is None:
+        ks = [min(k, store.num_items) for k in DEFAULT_KS]
     wrong = [k for k in ks if not 1 <= k <= store.num_items]
     if wrong or not ks:
         raise ConfigError(f"k: expected numbers from 1 to {store.num_items} (the catalogue's size), found {list(ks)}")

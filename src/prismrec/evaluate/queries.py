@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from prismrec.data.ranges import flat_ranges
 from prismrec.data.store import Split, Store
 from prismrec.errors import DataError
 from prismrec.evaluate.item_sets import ItemSets
@@ -97,12 +98,6 @@ def events_before(time: np.ndarray, start: np.ndarray, stop: np.ndarray, now: np
         older = (low < high) & (time[np.minimum(middle, len(time) - 1)] < now)
         low, high = np.where(older, middle + 1, low), np.where(older, high, middle)
     return low
-
-
-def flat_ranges(start: np.ndarray, stop: np.ndarray) -> np.ndarray:
-    """The integers of all ranges [start, stop), one after another, int64."""
-    sizes = stop - start
-    return np.arange(sizes.sum()) + np.repeat(start - np.cumsum(sizes) + sizes, sizes)
 
 
 def _item_sets(store: Store, start: np.ndarray, stop: np.ndarray) -> ItemSets:

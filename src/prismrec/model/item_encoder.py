@@ -16,8 +16,11 @@ class ItemEmbedding(NamedTuple):
     category: Tensor
 
     def select(self, index: Tensor) -> "ItemEmbedding":
-        """Gather along the first dimension, so that each distinct item is encoded once per step."""
-        return ItemEmbedding(self.item[index], self.category[index])
+        """Gather along the first dimension, so that each distinct item is encoded once per step.
+
+        As `embedding`, whose gradient is summed in a fixed order; that of indexing is not, with several threads.
+        """
+        return ItemEmbedding(*(nn.functional.embedding(index, part) for part in self))
 
     def float(self) -> "ItemEmbedding":
         return ItemEmbedding(self.item.float(), self.category.float())

@@ -47,6 +47,11 @@ class UserEmbedding(NamedTuple):
     weights: Tensor
     """p(head, item) [B, H, T]: what each click gives to each head."""
 
+    def select(self, index: Tensor) -> "UserEmbedding":
+        """Gather along the first dimension, with gradients that are summed in a fixed order, as for items."""
+        rows = (nn.functional.embedding(index, part.flatten(1)).unflatten(1, part.shape[1:]) for part in self)
+        return UserEmbedding(*rows)
+
 
 class UserEncoder(nn.Module):
     """Multi-CLRec's multi-vector sequence encoder.
@@ -118,7 +123,8 @@ class UserEncoder(nn.Module):
 
     def _prob_item(self, items: Tensor, categories: Tensor, user: UserContext) -> Tensor:
         if isinstance(self.attention, QueryAttention):
-            return self.attention(items, user.mask, items, user.recent)
+            unit = unit_norm(items)
+            return self.attention(unit, user.mask, unit, user.recent)
         context = self.co_action(self._context_query(categories, user), self._context_keys(categories, user))
         return self.attention(items, user.mask, context)
 

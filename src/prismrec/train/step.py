@@ -50,5 +50,6 @@ class TrainStep(nn.Module):
             )
         # Cosines are divided by a small temperature: bfloat16 would lose what separates neighbours.
         positive, negatives = (distinct.select(part).float() for part in (in_target, in_queue))
-        user = UserEmbedding(*(part.float() for part in user))
+        moment = torch.from_numpy(batch.moment).to(device, non_blocking=True)
+        user = UserEmbedding(*(part.float() for part in user)).select(moment)
         return self.objective(user, positive, negatives, target, self.queue, weight, with_metrics)

@@ -21,9 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prismrec.data.ranges import flat_ranges
 from prismrec.data.store import Store
 from prismrec.evaluate.baselines.popular import item_counts, rank_scores
-from prismrec.evaluate.queries import Queries, flat_ranges
+from prismrec.evaluate.queries import Queries
 from prismrec.evaluate.retrieval import Scorer
 
 WINDOW = 10

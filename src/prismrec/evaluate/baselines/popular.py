@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prismrec.data.ranges import flat_ranges
 from prismrec.data.store import Store
-from prismrec.evaluate.queries import flat_ranges
 from prismrec.evaluate.retrieval import Scorer
 
 RECENT_SHARE = 0.1
