@@ -1,5 +1,7 @@
 """The three auxiliary losses that keep heads alive, sharp and distinct (Multi-CLRec, arXiv 2005.12964)."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -13,8 +15,8 @@ def balance_loss(prob_head: Tensor) -> Tensor:
         prob_head: p(head | positive) [B, H].
     """
     num_heads = prob_head.shape[-1]
-    prior = torch.tensor(1.0 / num_heads, dtype=prob_head.dtype, device=prob_head.device)
-    return torch.relu(prior.log() - prob_head.mean(0).log()).sum() / num_heads
+    share = prob_head.mean(0).clamp(min=torch.finfo(prob_head.dtype).tiny)  # a small temperature can make it 0
+    return torch.relu(-math.log(num_heads) - share.log()).sum() / num_heads
 
 
 def sharpness_loss(prob_head: Tensor) -> Tensor:

@@ -52,10 +52,10 @@ def positive_log_prob(
         logits = torch.cat([positive[..., None], negatives], -1)
         counts = torch.cat([torch.ones_like(weights[:, :1]), weights], -1)[:, None]
         return weighted_softmax(logits, counts, dim, epsilon)[..., 0].log()
+    if weights is not None:
+        negatives = negatives + weights.log()[:, None]  # log 0 leaves an entry out, of the maximum too
     with torch.no_grad():
         largest = torch.maximum(negatives.amax(dim, keepdim=True), positive[..., None].amax(dim, keepdim=True))
-    mass = (negatives - largest).exp_()
-    negative_mass = mass.sum(-1) if weights is None else (mass @ weights[..., None]).squeeze(-1)
     shifted = positive - largest.squeeze(-1)
-    total = shifted.exp() + negative_mass  # at least one exponential is 1 or the positive's: never log(0) by weights
+    total = shifted.exp() + (negatives - largest).exp_().sum(-1)
     return shifted - (total.sum(1, keepdim=True) if joint else total).log()

@@ -44,7 +44,7 @@ class ContextAttention(nn.Module):
 
 
 class QueryAttention(nn.Module):
-    """p(item) as the mean over queries of softmax_t(<query, item_t> / temperature).
+    """p(item) as the mean over queries of softmax_t(<query, item_t> / temperature), of unit vectors.
 
     Users without a query get zeros.
     """

@@ -1,7 +1,7 @@
 """A trained run on disk, and how to read it back: configuration, best weights, the store it was trained on.
 
 run/
-manifest.json        store path and schema hash, counts, best validation, checksums
+manifest.json        store path and schema, counts, best validation, checksums
 config.toml          the whole configuration, hash moduli included
 model.safetensors    the weights with the best validation recall
 metrics.jsonl        training and validation metrics, one JSON object a line
@@ -62,6 +62,7 @@ def save_run(path: Path, config: Config, store: Store, model: MultiInterestModel
         KIND,
         files=[path / CONFIG, path / WEIGHTS],
         store=str(store.path.resolve()),
+        schema=store.schema.model_dump(mode="json"),
         schema_hash=store.manifest["schema_hash"],
         num_items=store.num_items,
         **content,

@@ -2,10 +2,11 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from prismrec.artifact import replacing_file
 from prismrec.errors import ArtifactError
@@ -22,6 +23,7 @@ class Progress:
     step_in_epoch: int = 0
     best_recall: float = -1.0
     best_step: int = 0
+    """Step of the weights to keep; 0 before there are any."""
     validations_without_gain: int = 0
     log_bytes: int = 0
     """Length of metrics.jsonl, so that lines written after the checkpoint are dropped on resume."""
@@ -36,6 +38,8 @@ class Checkpoint:
     modules: list[dict[str, Tensor]]
     optimizers: list[dict[str, Any]]
     queue: Tensor
+    store: dict[str, Any]
+    """Sizes and checksums of the store's files: the position in the data means nothing in another store."""
     rng: dict[str, Any] = field(default_factory=dict)
 
 
@@ -44,13 +48,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
     rng: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         rng["cuda"] = torch.cuda.get_rng_state_all()
-    content = {
-        "progress": asdict(checkpoint.progress),
-        "modules": checkpoint.modules,
-        "optimizers": checkpoint.optimizers,
-        "queue": checkpoint.queue,
-        "rng": rng,
-    }
+    content = vars(checkpoint) | {"progress": asdict(checkpoint.progress), "rng": rng}
     with replacing_file(run / CHECKPOINT) as temporary:
         torch.save(content, temporary)
 
@@ -68,17 +66,9 @@ def load_checkpoint(run: Path) -> Checkpoint | None:
         content = torch.load(path, map_location="cpu", weights_only=True)
         content["progress"] = Progress(**content["progress"])
         checkpoint = Checkpoint(**content)
-    except (RuntimeError, OSError, KeyError, TypeError, EOFError, ValueError) as error:
+    except (RuntimeError, OSError, KeyError, TypeError, EOFError, ValueError, UnpicklingError) as error:
         raise ArtifactError(f"{path}: expected a checkpoint, could not read it; train again ({error})") from error
     torch.set_rng_state(checkpoint.rng["cpu"])
     if "cuda" in checkpoint.rng and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(checkpoint.rng["cuda"])
     return checkpoint
-
-
-def load_what_fits(module: nn.Module, state: dict[str, Tensor]) -> list[str]:
-    """Copy the tensors whose name and shape match (warm start); names those of the module that got nothing."""
-    own = module.state_dict()
-    fitting = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
-    module.load_state_dict(fitting, strict=False)
-    return sorted(own.keys() - fitting.keys())

@@ -1,6 +1,7 @@
 """What training says: a progress bar with rate and time left, `metrics.jsonl`, and TensorBoard."""
 
 import json
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -37,6 +38,7 @@ class TrainingLog:
         )
         self._task = self._bar.add_task("", total=total_steps, completed=progress.step, rate=0.0, status="")
         self._batch_size = batch_size
+        self._status: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -55,7 +57,7 @@ class TrainingLog:
         self._bar.update(self._task, advance=1, rate=speed * self._batch_size)
 
     def write(self, kind: str, metrics: dict[str, Tensor | float]) -> None:
-        """Append one line of metrics of a `kind` (train, valid) and show its first value."""
+        """Append one line of metrics of a `kind` (train, valid) and show its first value until the next of its kind."""
         step = self._progress.step
         values = {name: float(value) for name, value in metrics.items()}
         self._file.write(json.dumps({"kind": kind, "step": step, "epoch": self._progress.epoch, **values}) + "\n")
@@ -63,8 +65,10 @@ class TrainingLog:
         for name, value in values.items():
             self._board.add_scalar(f"{kind}/{name}", value, step)
         first = next(iter(values))
-        self._bar.update(self._task, status=f"{first} {values[first]:.4f}")
+        self._status[kind] = f"{first} {values[first]:.4f}"
+        self._bar.update(self._task, status=" · ".join(self._status.values()))
 
     def size(self) -> int:
-        """Bytes of metrics written so far."""
+        """Bytes of metrics written so far, which are on disk when this returns."""
+        os.fsync(self._file.fileno())
         return self._file.tell()

@@ -4,6 +4,8 @@ Takes encoded users, positives and queue entries; gives the loss and the trainin
 one parameter that only training needs, the router over categories.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -42,13 +44,14 @@ class Objective(nn.Module):
             positive: embeddings of the B targets.
             negatives: embeddings of the Q queue entries, oldest first.
             positive_ids, negative_ids: their ids [B], [Q]; id 0 is an empty slot.
-            query_weights: weight of each example [B].
+            query_weights: weight of each example in the contrastive loss [B]; the auxiliary losses are about the
+                routing of items and count every example, as in the reference.
             with_metrics: compute the metrics that take another pass over the negatives.
         """
         prob_head = self.router(positive.category)
         weights, metrics = self._negative_weights(prob_head, negatives, positive_ids, negative_ids)
         config = self.config
-        shared = {
+        shared: dict[str, Any] = {
             "negative_weights": weights,
             "query_weights": query_weights,
             "temperature": config.temperature,
@@ -92,7 +95,7 @@ class Objective(nn.Module):
             metrics |= {"hard_count_max": mask.sum(-1).amax(), "hard_count_min": mask.sum(-1).amin()}
             weights = torch.cat([weights[:, :hard] * mask, weights[:, hard:]], 1)
         if self.config.deduplicate:
-            counts = appearances(negative_ids[hard:])
+            counts = torch.where(negative_ids[hard:] != 0, appearances(negative_ids[hard:]), 1)
             metrics |= {"appearances_max": counts.amax(), "appearances_min": counts.amin()}
             weights = torch.cat([weights[:, :hard], weights[:, hard:] / counts], 1)
         return weights, metrics

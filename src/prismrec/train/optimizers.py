@@ -1,7 +1,7 @@
 """Optimisers: row-wise Adagrad (or sparse Adam) for embedding tables, AdamW for everything else, one schedule."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -41,34 +41,45 @@ class RowwiseAdagrad(torch.optim.Optimizer):
 
 
 class Optimizers:
-    """The optimisers of a model as one: step, schedule, state."""
+    """The optimisers of a model as one: clipping, step, schedule, state."""
 
     def __init__(self, modules: Iterable[nn.Module], config: TrainConfig, total_steps: int) -> None:
         roots = list(modules)
-        tables = [
-            table.weight
+        self._tables: list[nn.Parameter] = [
+            table
             for root in roots
             for module in root.modules()
             if isinstance(module, HashedEmbedding)
-            for table in module.tables
+            for table in module.tables.parameters()
         ]
-        known = {id(table) for table in tables}
+        known = {id(table) for table in self._tables}
         self._dense = [p for root in roots for p in root.parameters() if id(p) not in known]
         self._clip_norm = config.clip_norm
-        by_name = {"rowwise_adagrad": RowwiseAdagrad, "sparse_adam": torch.optim.SparseAdam}
-        self._optimizers = [
+        by_name: dict[str, Callable[..., torch.optim.Optimizer]] = {
+            "rowwise_adagrad": RowwiseAdagrad,
+            "sparse_adam": torch.optim.SparseAdam,
+        }
+        self._optimizers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(self._dense, lr=config.learning_rate, weight_decay=config.weight_decay),
-            by_name[config.table_optimizer](tables, lr=config.table_learning_rate),
+            by_name[config.table_optimizer](self._tables, lr=config.table_learning_rate),
         ]
         self._schedules = [
             LambdaLR(optimizer, lambda step: learning_rate_factor(step, total_steps, config))
             for optimizer in self._optimizers
         ]
 
-    def step(self) -> None:
-        """Clip, update, advance the schedule and clear gradients."""
+    def clip(self) -> Tensor:
+        """Scale the dense gradients down to `clip_norm`, together; gives the norm that all gradients had."""
+        dense = nn.utils.get_total_norm([p.grad for p in self._dense if p.grad is not None])
+        for table in self._tables:
+            table.grad = None if table.grad is None else table.grad.coalesce()
+        sparse = nn.utils.get_total_norm([table.grad.values() for table in self._tables if table.grad is not None])
         if self._clip_norm:
-            nn.utils.clip_grad_norm_(self._dense, self._clip_norm)
+            nn.utils.clip_grads_with_norm_(self._dense, self._clip_norm, dense)
+        return torch.hypot(dense, sparse)
+
+    def step(self) -> None:
+        """Update, advance the schedule and clear gradients."""
         for optimizer, schedule in zip(self._optimizers, self._schedules, strict=True):
             optimizer.step()
             schedule.step()
@@ -80,10 +91,14 @@ class Optimizers:
         return float(self._schedules[0].get_last_lr()[0])
 
     def state_dict(self) -> list[dict[str, Any]]:
-        return [part.state_dict() for part in (*self._optimizers, *self._schedules)]
+        """State of each optimiser, then of each schedule."""
+        states = [optimizer.state_dict() for optimizer in self._optimizers]
+        return states + [schedule.state_dict() for schedule in self._schedules]
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        for part, state in zip((*self._optimizers, *self._schedules), states, strict=True):
+        """Restore what `state_dict` gave."""
+        parts: list[Any] = [*self._optimizers, *self._schedules]
+        for part, state in zip(parts, states, strict=True):
             part.load_state_dict(state)
 
 

@@ -5,21 +5,23 @@ Takes a store and a configuration; writes a run (see `prismrec.model.run`).
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from rich.console import Console
 
-from prismrec.config import Config, load_config
+from prismrec.config import Config
 from prismrec.data.loader import ExampleLoader, TrainBatch
 from prismrec.data.store import Store
-from prismrec.errors import ArtifactError, ConfigError, TrainingError
+from prismrec.errors import ArtifactError, ConfigError, DataError, TrainingError
 from prismrec.evaluate.evaluator import recall_at_k
-from prismrec.model.multi_interest import MultiInterestModel, resolve_primes
-from prismrec.model.run import CONFIG, load_run, save_run, write_config
-from prismrec.train.checkpoint import Checkpoint, Progress, load_checkpoint, load_what_fits, save_checkpoint
+from prismrec.evaluate.queries import make_queries
+from prismrec.model.multi_interest import MultiInterestModel
+from prismrec.model.run import CONFIG, save_run, write_config
+from prismrec.train.checkpoint import Checkpoint, Progress, load_checkpoint, save_checkpoint
 from prismrec.train.logs import TrainingLog
 from prismrec.train.optimizers import Optimizers
+from prismrec.train.settings import resolve_config
 from prismrec.train.step import TrainStep
+from prismrec.train.warm_start import OlderRun, load_what_fits, open_older_run
 
 
 def train(
@@ -38,6 +40,7 @@ def train(
         out: the run directory; must not hold a run unless `resume`.
         config: the settings; with `resume`, None means those of the run.
         resume: go on from the latest checkpoint; on a CPU the losses are bit-identical to an uninterrupted run.
+            A finished run stays as it is.
         warm_start: an older run whose weights are loaded where name and shape fit; the rest is named.
         console: where progress is shown; standard error by default.
 
@@ -45,19 +48,23 @@ def train(
         `out`.
 
     Raises:
-        ArtifactError: `out` holds a run already, or the store or a checkpoint is damaged.
+        ArtifactError: `out` holds a run already, the store or a checkpoint is damaged, or `resume` on another store.
         ConfigError: `resume` with other settings than the run's, or a device that is not there.
-        TrainingError: there are no examples, or the loss is not finite.
+        TrainingError: there are no examples, or the loss or its gradient is not finite.
     """
     console = console or Console(stderr=True)
     opened = Store.open(store)
-    resolved = _resolve_config(opened, out, config, resume)
-    trainer = Trainer(opened, out, resolved, console)
-    if resume:
-        trainer.restore()
-    elif warm_start is not None:
-        trainer.warm_start(warm_start)
-    trainer.run()
+    older = None if warm_start is None else open_older_run(warm_start)
+    settings = resolve_config(opened, out, config, resume=resume, older=older and older.config)
+    trainer = Trainer(opened, out, settings, console)
+    if not (resume and trainer.restore()):
+        if older is not None:
+            trainer.warm_start(older)
+        trainer.begin()
+    if trainer.progress.finished:
+        console.print(f"{out}: training finished at step {trainer.progress.step}, nothing is left to resume")
+    else:
+        trainer.run()
     return out
 
 
@@ -78,72 +85,100 @@ class Trainer:
             raise TrainingError(f"{store.path}: no user has two training events, so there is nothing to learn from")
         self.total_steps = min(settings.max_steps or 2**62, settings.epochs * self.loader.steps_per_epoch)
         self.validate_every = settings.validate_every or self.loader.steps_per_epoch
-        starts, ends = store.split_bounds("valid")
-        self.has_validation = bool((ends > starts).any())
+        self.has_validation = self._find_validation()
         self.optimizers = Optimizers([self.model, self.step.objective], settings, self.total_steps)
         self.progress = Progress()
 
-    def restore(self) -> None:
+    def begin(self) -> None:
+        """Write the state before the first step, then the configuration, which makes `out` a run."""
+        self._save_checkpoint()
+        write_config(self.out, self.config)
+
+    def restore(self) -> bool:
         """Continue from the latest checkpoint, if there is one."""
         checkpoint = load_checkpoint(self.out)
-        if checkpoint is None:
-            self.console.print(f"{self.out}: no checkpoint yet, training starts at step 0")
-            return
+        if checkpoint is None or not (self.out / CONFIG).exists():
+            self.console.print(f"{self.out}: no checkpoint to resume from, training starts at step 0")
+            return False
+        if checkpoint.store != self.store.manifest["files"]:
+            raise ArtifactError(
+                f"{self.store.path}: expected the store that {self.out} was started on, found other data; start a new "
+                "run with this one as its warm start"
+            )
         for module, state in zip((self.model, self.step.objective), checkpoint.modules, strict=True):
             module.load_state_dict(state)
         self.optimizers.load_state_dict(checkpoint.optimizers)
         self.step.queue = checkpoint.queue.to(self.device)
         self.progress = checkpoint.progress
+        self._save_weights_if_best()  # the process may have ended after the checkpoint and before that
+        return True
 
-    def warm_start(self, path: Path) -> None:
+    def warm_start(self, older: OlderRun) -> None:
         """Load what fits of an older run and name what does not."""
-        old = load_run(path).model.state_dict()
-        missing = load_what_fits(self.model, old)
-        self.console.print(f"warm start from {path}: {len(old) - len(missing)} of {len(old)} tensors fit")
-        for name in missing:
-            self.console.print(f"  starts afresh: {name}")
+        fit = load_what_fits(self.model, older)
+        self.console.print(f"warm start from {older.path}: {len(fit.loaded)} of {len(older.weights)} tensors fit")
+        for name in (*fit.afresh, *(f"objective.{name}" for name, _ in self.step.objective.named_parameters())):
+            self.console.print(f"  starts afresh: {name}", soft_wrap=True)
+        for name in fit.left_out:
+            self.console.print(f"  left out: {name}", soft_wrap=True)
 
     def run(self) -> None:
         """Train until the last step or until validation stops improving."""
-        progress, settings = self.progress, self.config.train
-        with TrainingLog(self.out, progress, self.total_steps, settings.batch_size, self.console) as log:
-            while progress.step < self.total_steps and not progress.finished:
+        progress = self.progress
+        for leftover in self.out.glob(".*.tmp"):  # of a process that was killed while it wrote
+            leftover.unlink()
+        with TrainingLog(self.out, progress, self.total_steps, self.config.train.batch_size, self.console) as log:
+            while not progress.finished:
                 for batch in self.loader.batches(progress.epoch, progress.step_in_epoch):
                     self._train_on(batch, log)
-                    if progress.step % self.validate_every == 0 or progress.step == self.total_steps:
-                        self._validate(log)
-                    if progress.step % settings.checkpoint_every == 0:
-                        self._save_checkpoint(log)
-                    if progress.step >= self.total_steps or progress.finished:
+                    if self._look_up(log):
                         break
                 else:
                     progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
-            if not self.has_validation:
-                self._save_weights()
-            progress.finished = True
-            self._save_checkpoint(log)
+        self.console.print(f"{self.out}: trained {progress.step} steps, kept the weights of step {progress.best_step}")
 
     def _train_on(self, batch: TrainBatch, log: TrainingLog) -> None:
         self.model.train()
-        logged = (self.progress.step + 1) % self.config.train.log_every == 0
+        step = self.progress.step + 1
+        logged = step % self.config.train.log_every == 0
         loss, metrics = self.step(batch, self.bfloat16, with_metrics=logged)
-        if not torch.isfinite(loss):
+        loss.backward()
+        norm = self.optimizers.clip()
+        if not torch.isfinite(loss + norm):
             raise TrainingError(
-                f"step {self.progress.step + 1}: the loss is {loss.item()}, expected a finite number; lower "
-                "train.learning_rate or train.table_learning_rate, or raise loss.temperature "
+                f"step {step}: the loss is {loss.item():.4g} and its gradient's norm {norm.item():.4g}, expected "
+                "finite numbers; lower train.learning_rate or train.table_learning_rate, or raise loss.temperature "
                 "(the last checkpoint is kept)"
             )
-        loss.backward()
+        rate = self.optimizers.learning_rate
         self.optimizers.step()
-        self.progress.step += 1
+        self.progress.step = step
         self.progress.step_in_epoch += 1
         log.advance()
         if logged:
-            log.write("train", {"loss": loss.detach(), **metrics, "learning_rate": self.optimizers.learning_rate})
+            log.write("train", {"loss": loss.detach(), **metrics, "gradient_norm": norm, "learning_rate": rate})
+
+    def _look_up(self, log: TrainingLog) -> bool:
+        """Validate, and save what must not be lost, where it is time; true when training is finished.
+
+        The checkpoint comes before the weights of the same step: whenever the process is killed, the
+        checkpoint tells which weights belong to it.
+        """
+        progress = self.progress
+        last = progress.step == self.total_steps
+        if self.has_validation and (last or progress.step % self.validate_every == 0):
+            self._validate(log)
+        elif last:
+            progress.best_step = progress.step
+        progress.finished |= last
+        is_best = progress.best_step == progress.step
+        if is_best or progress.finished or progress.step % self.config.train.checkpoint_every == 0:
+            progress.log_bytes = log.size()
+            self._save_checkpoint()
+        self._save_weights_if_best()
+        return progress.finished
 
     def _validate(self, log: TrainingLog) -> None:
-        if not self.has_validation:
-            return
         progress, settings = self.progress, self.config.train
         self.model.eval()
         recall = recall_at_k(
@@ -159,21 +194,39 @@ class Trainer:
         log.write("valid", {f"recall@{settings.validate_k}": recall})
         if recall > progress.best_recall:
             progress.best_recall, progress.best_step, progress.validations_without_gain = recall, progress.step, 0
-            self._save_weights()
         else:
             progress.validations_without_gain += 1
             progress.finished = progress.validations_without_gain >= settings.patience
 
-    def _save_weights(self) -> None:
-        best: dict[str, float] = {"best_step": self.progress.best_step or self.progress.step}
+    def _find_validation(self) -> bool:
+        settings = self.config.train
+        try:
+            make_queries(
+                self.store,
+                "valid",
+                exclude_seen=self.config.exclude_seen,
+                before_target_time=self.config.history.before_target_time,
+                max_users=settings.validate_users,
+                seed=settings.seed,
+            )
+        except DataError as error:
+            self.console.print(f"no validation, so the last weights will be kept: {error}")
+            return False
+        return True
+
+    def _save_weights_if_best(self) -> None:
+        progress = self.progress
+        if not 0 < progress.best_step == progress.step:
+            return
+        best: dict[str, float] = {"best_step": progress.best_step}
         if self.has_validation:
-            best[f"valid_recall@{self.config.train.validate_k}"] = self.progress.best_recall
+            best[f"valid_recall@{self.config.train.validate_k}"] = progress.best_recall
         save_run(self.out, self.config, self.store, self.model, **best)
 
-    def _save_checkpoint(self, log: TrainingLog) -> None:
-        self.progress.log_bytes = log.size()
+    def _save_checkpoint(self) -> None:
         modules = [module.state_dict() for module in (self.model, self.step.objective)]
-        save_checkpoint(self.out, Checkpoint(self.progress, modules, self.optimizers.state_dict(), self.step.queue))
+        optimizers, files = self.optimizers.state_dict(), self.store.manifest["files"]
+        save_checkpoint(self.out, Checkpoint(self.progress, modules, optimizers, self.step.queue, files))
 
 
 def choose_device(name: str) -> torch.device:
@@ -187,36 +240,3 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
-
-
-def _resolve_config(store: Store, out: Path, config: Config | None, resume: bool) -> Config:
-    """Size the hash tables from the store, or take the run's own configuration to resume."""
-    if (out / CONFIG).exists() and not resume:
-        raise ArtifactError(f"{out}: holds a run already; add --resume to continue it, or choose another --out")
-    if out.exists() and not (out / CONFIG).exists() and any(out.iterdir()):
-        raise ArtifactError(f"{out}: expected a new or empty directory for the run; choose another --out")
-    fresh = _with_primes(config or Config(), store)
-    if not (out / CONFIG).exists():
-        write_config(out, fresh)
-        return fresh
-    saved = load_config(out / CONFIG)
-    if config is not None and fresh != saved:
-        raise ConfigError(f"--resume: expected the settings of {out / CONFIG}; leave out --config and --set")
-    return saved
-
-
-def _with_primes(config: Config, store: Store) -> Config:
-    distinct = {
-        name: len(np.unique(store.item_features[:, column])) for column, name in enumerate(store.schema.item_features)
-    }
-    for column, name in enumerate(store.schema.context_features):
-        distinct[name] = 0 if store.context is None else len(np.unique(store.context[:, column]))
-    if config.model.user_id:
-        distinct["user_id"] = store.num_users
-    unknown = config.model.hashing.primes.keys() - distinct.keys()
-    if unknown:
-        raise ConfigError(
-            f"model.hashing.primes: no feature is named {sorted(unknown)[0]!r}; the store has {', '.join(distinct)}"
-        )
-    hashing = resolve_primes(config.model.hashing, distinct)
-    return config.model_copy(update={"model": config.model.model_copy(update={"hashing": hashing})})
