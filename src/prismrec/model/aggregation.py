@@ -30,4 +30,4 @@ class HeadAggregation(nn.Module):
 def select_top_vectors(vectors: Tensor, scores: Tensor, top_k: int) -> Tensor:
     """The `top_k` vectors of each user with the highest scores, best first: [B, V, D], [B, V] -> [B, top_k, D]."""
     best = scores.topk(top_k, dim=1).indices
-    return torch.take_along_dim(vectors, best[..., None], 1)
+    return vectors.gather(1, best[..., None].expand(-1, -1, vectors.shape[-1]))
