@@ -7,9 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from prismrec.data.prepare import prepare
 
 from prismrec.config import Config, HashingConfig, HistoryConfig, ModelConfig, PrepareConfig
+from prismrec.data.prepare import prepare
 from prismrec.data.store import Store
 from prismrec.export.bundle import export
 from prismrec.model.multi_interest import MultiInterestModel, resolve_primes

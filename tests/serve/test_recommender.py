@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from prismrec.data.prepare import prepare
 
 from prismrec.config import Config, HashingConfig, HistoryConfig, ModelConfig, PrepareConfig
+from prismrec.data.prepare import prepare
 from prismrec.errors import ArtifactError, ConfigError, DataError
 from prismrec.export.bundle import export
 from prismrec.model.multi_interest import MultiInterestModel, resolve_primes
@@ -165,6 +165,19 @@ def test_times_as_datetimes(recommender: Recommender) -> None:
     assert recommender.recommend(given.with_columns(timestamp=moments), k=5).equals(recommender.recommend(given, k=5))
 
 
+def test_values_as_a_csv_file_has_them(recommender: Recommender) -> None:
+    given = EVENTS.filter(pl.col("user_id") == 106).with_columns(user_id=pl.lit(1))
+    moments = [datetime.fromtimestamp(time, UTC).isoformat() for time in given["timestamp"]]
+    text = given.with_columns(pl.Series("timestamp", moments), pl.col("dwell").cast(pl.String))
+    assert recommender.recommend(text, k=5).equals(recommender.recommend(given, k=5))
+
+
+def test_a_user_of_whose_events_no_item_is_known_gets_nothing(recommender: Recommender) -> None:
+    given = GOOD.with_columns(item_id=pl.Series([1, 2]))  # numbers may stand for text; no item is called so
+    assert recommender.recommend(given, k=5).is_empty()
+    assert recommender.interests(given).is_empty()
+
+
 def test_items_outside_the_catalogue_are_counted_and_ignored(
     recommender: Recommender, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -191,7 +204,7 @@ def test_interests_share_out_the_newest_events(recommender: Recommender) -> None
 
 
 def test_batches_do_not_change_the_result(recommender: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = pl.concat([EVENTS, EVENTS[:5].with_columns(user_id=pl.lit(3))])
+    given = pl.concat([EVENTS, EVENTS[:5].with_columns(user_id=pl.lit(3, pl.Int64))])
     known, mixed = recommender.recommend(k=6), recommender.recommend(given, k=6)
     monkeypatch.setattr(module, "_USERS_PER_BATCH", 5)
     for found, expected in ((recommender.recommend(k=6), known), (recommender.recommend(given, k=6), mixed)):
@@ -218,13 +231,12 @@ GOOD = pl.DataFrame({"user_id": [1, 2], "item_id": ["item 1", "item 2"], "timest
         (GOOD.with_columns(user_id=pl.Series([1, None])), r"column 'user_id', row 2: expected an id .*, found None"),
         (GOOD.with_columns(item_id=pl.Series([None, "item 1"])), r"column 'item_id', row 1: expected an id .*None"),
         (GOOD.with_columns(user_id=pl.Series(["1", "2"])), r"column 'user_id': expected Int64 ids .*, found String"),
-        (GOOD.with_columns(item_id=pl.Series([1, 2])), r"column 'item_id': expected String ids .*, found Int64"),
+        (GOOD.with_columns(item_id=pl.Series([1.0, 2.0])), r"column 'item_id': expected String ids .*, found Float64"),
         (GOOD.with_columns(timestamp=pl.Series([3, -5])), r"column 'timestamp', row 2: expected seconds .*, found -5"),
         (GOOD.with_columns(timestamp=pl.Series([None, 5])), r"column 'timestamp', row 1: expected seconds .* None"),
-        (
-            GOOD.with_columns(timestamp=pl.Series(["a", "b"])),
-            r"column 'timestamp': expected whole seconds or datetimes",
-        ),
+        (GOOD.with_columns(timestamp=pl.Series(["a", "b"])), r"column 'timestamp', row 1: expected seconds .* 'a'"),
+        (GOOD.with_columns(timestamp=pl.Series([1.5, 2.5])), r"column 'timestamp': expected whole seconds, datetimes"),
+        (GOOD.with_columns(timestamp=1_600_000_000_000), r"row 1: expected seconds from 0 up \(not milliseconds\)"),
         (GOOD.with_columns(dwell=pl.Series([3, -5])), r"column 'dwell', row 2: expected seconds .*, found -5"),
         (_users(104, 5, 104, 6), r"expected users of the store, found 2 unknown, the first 5; leave them out, or give"),
     ],
@@ -247,7 +259,7 @@ def test_only_bundles_open(bundle: Path) -> None:
 
 
 def test_recommendations_are_written_as_one_file(recommender: Recommender, tmp_path: Path) -> None:
-    assert write_recommendations(recommender.stream(k=3), tmp_path / "recs.parquet") == 3 * NUM_USERS
+    assert write_recommendations(recommender.stream(k=3), tmp_path / "recs.parquet") == (NUM_USERS, 3 * NUM_USERS)
     assert pl.read_parquet(tmp_path / "recs.parquet").equals(recommender.recommend(k=3))
     assert [path.name for path in tmp_path.iterdir()] == ["recs.parquet"]
 

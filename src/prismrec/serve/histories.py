@@ -27,6 +27,8 @@ def batch_store(store: Store, requests: Requests, start: int, stop: int) -> Stor
         given = given.with_columns(pl.col("request") - start)
         events = pl.concat([events, given]).unique(maintain_order=True).sort("request", "time", maintain_order=True)
     offsets = np.searchsorted(events["request"].to_numpy(), np.arange(stop - start + 1))
+    nobody = pl.DataFrame({name: [0] for name in events.columns})  # lets a batch without any event be gathered from
+    events = pl.concat([events, nobody])
     return dataclasses.replace(
         store,
         offsets=offsets,

@@ -7,6 +7,7 @@ in batches, so that memory does not grow with the number of users.
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -165,9 +166,16 @@ class Recommender:
         return frame[order]
 
 
-def write_recommendations(frames: Iterable[pl.DataFrame], out: Path) -> int:
-    """Write the frames of `Recommender.stream` to one Parquet file, atomically; gives the number of rows."""
-    num_rows = 0
+class Written(NamedTuple):
+    """What `write_recommendations` wrote."""
+
+    users: int
+    rows: int
+
+
+def write_recommendations(frames: Iterable[pl.DataFrame], out: Path) -> Written:
+    """Write the frames of `Recommender.stream` to one Parquet file, atomically."""
+    num_users = num_rows = 0
     with replacing_file(out) as temporary:
         writer = None
         try:
@@ -175,11 +183,12 @@ def write_recommendations(frames: Iterable[pl.DataFrame], out: Path) -> int:
                 table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
                 writer = writer or pq.ParquetWriter(temporary, table.schema)
                 writer.write_table(table)
+                num_users += int((frame["rank"] == 1).sum())
                 num_rows += len(frame)
         finally:
             if writer is not None:
                 writer.close()
-    return num_rows
+    return Written(num_users, num_rows)
 
 
 def _progress(steps: range, num_users: int) -> Iterable[int]:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from prismrec.data.columns import column_keys, feature_column
+from prismrec.data.columns import Column, column_keys, dwell_column, feature_column, time_column
 from prismrec.data.schema import DWELL, ITEM, TIME, USER
 from prismrec.data.store import Store
+from prismrec.data.tables import Table
 from prismrec.errors import DataError
 
 NEW_USER = -1
@@ -49,8 +50,6 @@ def read_requests(store: Store, users: pl.DataFrame) -> Requests:
         DataError: the table is empty, lacks a column, has another type of id than the store, has a null
             or a negative number where none may be, or names without events a user the store does not know.
     """
-    if users.is_empty():
-        raise DataError("users: expected at least one row, found an empty table")
     asked = _ids(users, USER, store.user_ids)
     user_ids = asked.unique(maintain_order=True)
     known = pl.DataFrame({USER: store.user_ids, "position": np.arange(store.num_users)})
@@ -78,12 +77,33 @@ def _no_events(store: Store) -> pl.DataFrame:
 
 def _event_columns(store: Store, users: pl.DataFrame) -> pl.DataFrame:
     """Time, dwell and context keys of each given event; what is optional and absent is 0."""
+    columns = [time_column("users", TIME, _column(users, TIME).dtype)]
+    if DWELL in users.columns:
+        columns.append(dwell_column("users", DWELL, users[DWELL].dtype))
+    context = [name for name in store.schema.context_features if name in users.columns]
+    columns += [feature_column("users", name, users[name].dtype, "leave it out") for name in context]
+    values = _checked(users, columns)
     absent = pl.Series(np.zeros(len(users), np.int64))
-    dwell = _non_negative(users, DWELL) if DWELL in users.columns else absent
-    context = {
-        name: _context_keys(users, name) if name in users.columns else absent for name in store.schema.context_features
-    }
-    return pl.DataFrame({"time": _seconds(users), DWELL: dwell, **context})
+    return pl.DataFrame(
+        {
+            "time": values[TIME],
+            DWELL: values[DWELL].cast(pl.Int64) if DWELL in values.columns else absent,
+            **{
+                name: column_keys(values[name]) if name in context else absent for name in store.schema.context_features
+            },
+        }
+    )
+
+
+def _ids(users: pl.DataFrame, name: str, like: pl.Series) -> pl.Series:
+    """A column of ids in the type the store has them in; numbers may stand for text, as CSV has no types."""
+    given = _column(users, name).dtype
+    integers = given.is_integer() and like.dtype.is_integer()
+    text = like.dtype == pl.String and (given.is_integer() or isinstance(given, pl.Categorical | pl.Enum))
+    if given != like.dtype and not integers and not text:
+        raise DataError(f"users: column {name!r}: expected {like.dtype} ids as in the store, found {given}")
+    ids = pl.col(name).cast(like.dtype, strict=False)
+    return _checked(users, [Column(name, ids, ids.is_null(), f"an id of type {like.dtype}")])[name]
 
 
 def _column(users: pl.DataFrame, name: str) -> pl.Series:
@@ -92,46 +112,10 @@ def _column(users: pl.DataFrame, name: str) -> pl.Series:
     return users[name]
 
 
-def _ids(users: pl.DataFrame, name: str, like: pl.Series) -> pl.Series:
-    """A column of ids in the type the store has them in."""
-    ids = _column(users, name)
-    if isinstance(ids.dtype, pl.Categorical | pl.Enum):
-        ids = ids.cast(pl.String)
-    if ids.dtype != like.dtype and not (ids.dtype.is_integer() and like.dtype.is_integer()):
-        raise DataError(f"users: column {name!r}: expected {like.dtype} ids as in the store, found {ids.dtype}")
-    ids = ids.cast(like.dtype, strict=False)
-    _refuse(ids.is_null(), users[name], f"column {name!r}", f"an id of type {like.dtype}")
-    return ids
-
-
-def _seconds(users: pl.DataFrame) -> pl.Series:
-    time = _column(users, TIME)
-    if time.dtype.is_temporal() and time.dtype not in (pl.Time, pl.Duration):
-        seconds = time.cast(pl.Datetime("us")).dt.epoch("s").alias(TIME)
-        return _non_negative(users.with_columns(seconds), TIME, nulls=False)
-    return _non_negative(users, TIME, nulls=False)
-
-
-def _non_negative(users: pl.DataFrame, name: str, nulls: bool = True) -> pl.Series:
-    """A column of whole seconds; null counts as 0 where allowed."""
-    column = users[name]
-    if not column.dtype.is_integer():
-        raise DataError(f"users: column {name!r}: expected whole seconds or datetimes, found {column.dtype}")
-    invalid = (column < 0).fill_null(not nulls)
-    _refuse(invalid, column, f"column {name!r}", "seconds from 0 up")
-    return column.fill_null(0).cast(pl.Int64)
-
-
-def _context_keys(users: pl.DataFrame, name: str) -> pl.Series:
-    feature = feature_column("users", name, users[name].dtype, "leave it out")
-    _refuse(users.select(invalid=feature.invalid)["invalid"], users[name], f"column {name!r}", feature.expected)
-    return column_keys(users.select(feature.values).to_series())
-
-
-def _refuse(invalid: pl.Series, column: pl.Series, where: str, expected: str) -> None:
-    row = invalid.arg_max()
-    if row is not None and invalid[row]:
-        raise DataError(f"users: {where}, row {row + 1}: expected {expected}, found {column[row]!r}")
+def _checked(users: pl.DataFrame, columns: list[Column]) -> pl.DataFrame:
+    """The values of columns, none of which may be refused."""
+    Table("users", users.lazy()).check(columns)
+    return users.select(column.values for column in columns)
 
 
 def _refuse_unknown(user_ids: pl.Series, position: pl.Series) -> None:
