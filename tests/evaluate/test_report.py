@@ -110,6 +110,14 @@ def test_a_report_without_any_hit_still_renders(report: Report) -> None:
     assert "<svg" in render(report.model_copy(update={"methods": [nothing]}))
 
 
+def test_printed_tables_fit_a_narrow_terminal(report: Report) -> None:
+    text = io.StringIO()
+    five = report.model_copy(update={"methods": [*report.methods, *report.methods[1:] * 3]})
+    print_report(five, Console(file=text, width=80))
+    assert "tail_recall@10" in text.getvalue()
+    assert "…" not in text.getvalue()
+
+
 def test_printed_tables(report: Report) -> None:
     text = io.StringIO()
     print_report(report, Console(file=text, width=220))

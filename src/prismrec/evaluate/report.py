@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from prismrec.artifact import replacing_file, write_json
@@ -21,11 +23,15 @@ def write_report(report: Report, run: Path) -> None:
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Print the summary, recall by decile and the models' diagnostics as tables."""
+    """Print the summary, recall by decile and the models' diagnostics as tables, a column per method."""
     for table in (summary(report), deciles(report), diagnostics(report)):
-        printed = Table(title=table.title, caption=table.note, title_justify="left", caption_justify="left")
-        for column, heading in enumerate(table.header):
-            printed.add_column(heading, justify="left" if column == 0 else "right", overflow="fold")
-        for row in table.rows:
-            printed.add_row(*row)
+        printed = Table(
+            title=table.title, caption=table.note, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD
+        )
+        printed.add_column(min_width=max(map(len, table.header)))
+        for method, *_ in table.rows:
+            printed.add_column(escape(method), justify="right", overflow="fold")
+        _, *measures = zip(table.header, *table.rows, strict=True)
+        for measure in measures:
+            printed.add_row(*map(escape, measure))
         console.print(printed)

@@ -30,8 +30,8 @@ def summary(report: Report) -> Table:
         title=f"{report.settings['split']}: {report.counts['users_evaluated']:,} users, full catalogue",
         header=["method", *columns],
         rows=[[method.name, *(cell(method) for cell in columns.values())] for method in report.methods],
-        note=f"Means over users, 95 % bootstrap intervals in brackets. Advantage: recall@{k} of the first row minus"
-        " this row's, on the same users. Tail: targets outside the items that hold the first half of all interactions.",
+        note=f"Means over users, 95 % bootstrap intervals in brackets. Advantage: recall@{k} of the first method minus"
+        " this one's, on the same users. Tail: targets outside the items that hold the first half of all interactions.",
     )
 
 

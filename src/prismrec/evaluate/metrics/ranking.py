@@ -23,7 +23,7 @@ def recall(hits: np.ndarray, num_targets: np.ndarray, k: int) -> np.ndarray:
 
 def hit_rate(hits: np.ndarray, num_targets: np.ndarray, k: int) -> np.ndarray:
     """1 if any of the first k is a target, else 0."""
-    return _with_targets(hits[:, :k].any(axis=1).astype(np.float64), num_targets)
+    return _with_targets(np.asarray(hits[:, :k].any(axis=1), np.float64), num_targets)
 
 
 def ndcg(hits: np.ndarray, num_targets: np.ndarray, k: int) -> np.ndarray:
