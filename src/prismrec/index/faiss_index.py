@@ -92,7 +92,10 @@ class FaissIndex:
     def save(self, path: Path) -> None:
         """Write the index, without its description, to one file."""
         with replacing_file(path) as temporary:
-            faiss.write_index(self._index, str(temporary))
+            try:
+                faiss.write_index(self._index, str(temporary))
+            except RuntimeError as error:  # Faiss has no other for a full disk
+                raise OSError(f"{path}: could not be written ({error})") from error
 
     @property
     def is_exact(self) -> bool:
