@@ -114,7 +114,8 @@ def report(measured: list[Measured]) -> str:
     memory = psutil.virtual_memory().total / GIB
     lines = [
         f"`prepare`, {dt.date.today().isoformat()}, {platform.processor() or platform.machine()}, "
-        f"{psutil.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}, Polars {pl.__version__}",
+        f"{psutil.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}, Polars {pl.__version__}, "
+        f"load average {psutil.getloadavg()[0]:.1f} at the end",
         "",
         "| ids | events | users | Parquet, GB | store, GB | seconds | events/s | peak memory, GiB |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",

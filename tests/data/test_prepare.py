@@ -284,6 +284,18 @@ def test_ids_in_csv_keep_their_leading_zeros(make_store, tmp_path: Path) -> None
     assert store.item_ids.to_list() == [-3, 12]
 
 
+@pytest.mark.parametrize("which", ["events", "items"])
+def test_ids_in_csv_are_text_if_those_of_the_other_table_are(make_store, tmp_path: Path, which: str) -> None:
+    tables = {
+        "events": pl.DataFrame({"user_id": [1, 1], "item_id": ["12", "7"], "timestamp": [5, 6]}),
+        "items": pl.DataFrame({"item_id": ["7", "12"]}),
+    }
+    tables[which].write_csv(tmp_path / "table.csv")
+    store = make_store(**(tables | {which: tmp_path / "table.csv"}))
+    assert store.item_ids.to_list() == ["7", "12"]
+    assert store.item.tolist() == [2, 1]
+
+
 def test_the_schema_hash_changes_with_the_schema_only(make_store) -> None:
     def schema_hash(*args, **settings) -> str:
         return make_store(*args, **settings).manifest["schema_hash"]

@@ -21,7 +21,7 @@ from prismrec.data.schema import DWELL, ITEM, TIME, USER, WEIGHT, Schema
 from prismrec.data.sequences import Sequences, write_sequences
 from prismrec.data.split import split_starts
 from prismrec.data.store import KIND, Store
-from prismrec.data.tables import Source, Table, open_table, renamed, require
+from prismrec.data.tables import Source, Table, open_table, renamed, require, with_text
 from prismrec.errors import ConfigError, DataError
 
 _EVENT_COLUMNS = (USER, ITEM, TIME, DWELL, WEIGHT)
@@ -83,7 +83,7 @@ def prepare(
 
 
 def _open_tables(events: Source, items: Source | None, config: PrepareConfig) -> tuple[Table, Table | None]:
-    """Both tables with our names of columns."""
+    """Both tables with our names of columns; in CSV files, item ids are text if those of the other table are."""
     event_table = open_table(events, "events")
     item_table = None if items is None else open_table(items, "items")
     found = list(event_table.columns) + (list(item_table.columns) if item_table else [])
@@ -91,7 +91,13 @@ def _open_tables(events: Source, items: Source | None, config: PrepareConfig) ->
         if given not in found:
             raise ConfigError(f"--columns {ours}={given}: expected one of the columns {', '.join(found)}")
     of_items = {ours: given for ours, given in config.columns.items() if ours not in _EVENT_COLUMNS or ours == ITEM}
-    return renamed(event_table, config.columns), renamed(item_table, of_items) if item_table else None
+    event_table = renamed(event_table, config.columns)
+    if item_table is None:
+        return event_table, None
+    item_table = renamed(item_table, of_items)
+    if pl.String in (event_table.columns.get(ITEM), item_table.columns.get(ITEM)):
+        return with_text(event_table, ITEM), with_text(item_table, ITEM)
+    return event_table, item_table
 
 
 def _read_events(table: Table, config: PrepareConfig) -> tuple[Table, Schema, int]:

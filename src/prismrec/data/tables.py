@@ -31,6 +31,11 @@ class Table:
     files: tuple[Path, ...] = ()
 
     @property
+    def is_csv(self) -> bool:
+        """Whether types of columns were guessed."""
+        return bool(self.files) and self.files[0].suffix == ".csv"
+
+    @property
     def columns(self) -> dict[str, pl.DataType]:
         """Names and types, in order."""
         with self.reading():
@@ -103,7 +108,7 @@ def open_table(source: Source, name: str) -> Table:
         return Table(name, _lazy(source, name))
     files = _find_files(Path(source))
     table = Table(str(source), _scan(files), files)
-    return _with_integers(table) if files[0].suffix == ".csv" else table
+    return _with_integers(table) if table.is_csv else table
 
 
 def read_table(source: Source, name: str = "table") -> pl.DataFrame:
@@ -124,6 +129,13 @@ def renamed(table: Table, columns: Mapping[str, str]) -> Table:
     given = {name: ours for ours, name in columns.items() if name in found}
     replaced = [ours for name, ours in given.items() if ours in found and ours != name and ours not in given]
     return Table(table.name, table.frame.drop(replaced).rename(given), table.files)
+
+
+def with_text(table: Table, name: str) -> Table:
+    """The table with the text of a column of a CSV file that was taken for integers; others as they are."""
+    if not table.is_csv or name not in table.columns:
+        return table
+    return Table(table.name, table.frame.with_columns(pl.col(name).cast(pl.String)), table.files)
 
 
 def require(table: Table, names: tuple[str, ...]) -> None:
