@@ -1,0 +1,50 @@
+import math
+
+import pytest
+import torch
+
+from prismrec.model.layers import PathwiseLinear, UnitLayerNorm, dense, unit_norm, unit_normal
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0, 1e-4])
+def test_unit_norm(scale: float) -> None:
+    assert unit_norm(torch.tensor([3.0, -4.0]) * scale).tolist() == pytest.approx([0.6, -0.8])
+
+
+def test_unit_norm_of_zero_is_zero_and_has_a_gradient() -> None:
+    x = torch.zeros(2, requires_grad=True)
+    unit_norm(x).sum().backward()
+    assert unit_norm(x).tolist() == [0.0, 0.0]
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+def test_unit_normal_rows_have_length_near_one() -> None:
+    torch.manual_seed(0)
+    assert unit_normal(50, 400).norm(dim=-1).mean().item() == pytest.approx(1.0, abs=0.01)
+
+
+def test_dense_starts_with_a_zero_bias() -> None:
+    layer = dense(3, 2)
+    assert layer.bias.tolist() == [0.0, 0.0]
+    assert dense(3, 2, bias=False).bias is None
+
+
+def test_pathwise_linear_has_a_layer_per_path() -> None:
+    layer = PathwiseLinear(2, 2, 1)
+    layer.weight.data = torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]]])
+    layer.bias.data = torch.tensor([[10.0], [20.0]])
+    assert layer(torch.tensor([[[1.0, 1.0], [1.0, 2.0]]])).tolist() == [[[13.0], [31.0]]]
+
+
+@pytest.mark.parametrize(("unit", "scale"), [(False, 1.0), (True, 1 / math.sqrt(2))])
+def test_layer_norm(unit: bool, scale: float) -> None:
+    layer = UnitLayerNorm(2, unit)
+    assert layer(torch.tensor([5.0, 9.0])).tolist() == pytest.approx([-scale, scale])
+    layer.gamma.data, layer.beta.data = torch.tensor([2.0, 3.0]), torch.tensor([0.5, 0.25])
+    assert layer(torch.tensor([5.0, 9.0])).tolist() == pytest.approx([0.5 - 2 * scale, 0.25 + 3 * scale])
+
+
+def test_unit_layer_norm_gives_unit_vectors() -> None:
+    torch.manual_seed(0)
+    assert UnitLayerNorm(16, unit=True)(torch.randn(5, 16)).norm(dim=-1).tolist() == pytest.approx([1.0] * 5)
