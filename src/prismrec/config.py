@@ -147,6 +147,9 @@ class LossConfig(_Section):
     """The oldest entries of the queue that count only where their category routes like the positive's."""
     deduplicate: bool = True
     """Weight each entry of the rest of the queue by 1 / its number of appearances there."""
+    log_q: float = Field(0.0, ge=0, le=1)
+    """Dial from debiasing to likelihood. 0 counts popular negatives as often as they come: inverse-propensity
+    weighting, no popularity bias. 1 divides each by how often it is expected: the full softmax."""
     balance_weight: float = Field(1.0, ge=0)
     sharpness_weight: float = Field(1.0, ge=0)
     semantic_weight: float = Field(1.0, ge=0)

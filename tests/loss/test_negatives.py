@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from prismrec.loss.negatives import appearances, hard_mask, negative_weights, push
+from prismrec.loss.negatives import appearances, expected_weights, hard_mask, negative_weights, push
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,22 @@ def test_appearances() -> None:
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=20))
 def test_inverse_appearances_count_each_id_once(ids: list[int]) -> None:
     assert (1 / appearances(torch.tensor(ids))).sum().item() == pytest.approx(len(set(ids)))
+
+
+def test_expected_weights_by_hand() -> None:
+    share = torch.tensor([0.5, 0.1])
+    torch.testing.assert_close(expected_weights(share, 3, deduplicate=False), torch.tensor([1.5, 0.3]))
+    torch.testing.assert_close(expected_weights(share, 3, deduplicate=True), torch.tensor([0.875, 0.271]))
+
+
+@pytest.mark.parametrize("deduplicate", [False, True])
+def test_corrected_queues_estimate_the_full_softmax_and_its_gradient(deduplicate: bool) -> None:
+    """sum_i exp(z_i), and d/dz of it, over a catalogue of 6 from many queues of 4 drawn by unequal shares."""
+    generator = torch.Generator().manual_seed(0)
+    logits, share = torch.tensor([1.0, 0.5, -0.5, 0.0, 2.0, -1.0]), torch.tensor([0.4, 0.3, 0.15, 0.1, 0.04, 0.01])
+    queues = torch.multinomial(share, 4 * 200_000, replacement=True, generator=generator).view(-1, 4)
+    weights = 1 / expected_weights(share, 4, deduplicate)[queues]
+    if deduplicate:
+        weights = weights / (queues[:, :, None] == queues[:, None, :]).sum(-1)
+    gradient = torch.zeros(6).index_add_(0, queues.flatten(), (weights * logits.exp()[queues]).flatten()) / len(queues)
+    torch.testing.assert_close(gradient, logits.exp(), rtol=0.03, atol=0.0)

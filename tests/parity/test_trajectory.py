@@ -184,7 +184,9 @@ class Trajectory:
         )
         user = self.model.users(self.model.items(clicks), context)
         target = self.model.items(positive)
-        loss, metrics = self.objective(user, target, self.model.items(self.queue), positive[:, 0], self.queue[:, 0])
+        share = torch.full((len(self.queue),), 1 / len(self.queue))  # unused: the reference has no log-q correction
+        negatives = self.model.items(self.queue)
+        loss, metrics = self.objective(user, target, negatives, positive[:, 0], self.queue[:, 0], share)
         return loss, metrics, user, unit_norm(target.item)
 
 

@@ -23,6 +23,7 @@ import numpy as np
 import polars as pl
 
 from prismrec.artifact import read_manifest
+from prismrec.data.ranges import flat_ranges
 from prismrec.data.schema import ITEM, USER, Schema
 
 KIND = "store"
@@ -109,3 +110,7 @@ class Store:
         starts = {"train": self.offsets[:-1], "valid": self.valid_start, "test": self.test_start}
         ends = {"train": self.valid_start, "valid": self.test_start, "test": self.offsets[1:]}
         return np.asarray(starts[split]), np.asarray(ends[split])
+
+    def item_counts(self) -> np.ndarray:
+        """Training events of each catalogue row, int64 [I + 1]; row 0 is padding."""
+        return np.bincount(self.item[flat_ranges(*self.split_bounds("train"))], minlength=self.num_items + 1)

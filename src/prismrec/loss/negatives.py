@@ -32,3 +32,19 @@ def appearances(queue_ids: Tensor) -> Tensor:
     """How often each entry's id occurs in the queue: [Q] -> [Q], in O(Q log Q)."""
     _, inverse, counts = torch.unique(queue_ids, return_inverse=True, return_counts=True)
     return counts[inverse]
+
+
+def expected_weights(share: Tensor, size: int, deduplicate: bool) -> Tensor:
+    """Weight that an id has in all of a queue together, on average over queues.
+
+        size * share, or 1 - (1 - share)^size if de-duplicated (the chance that it is there at all)
+
+    Dividing an entry's weight by it (the log-q correction of Bengio and Senecal, 2008, for sampling with
+    repeats) makes the softmax over the queue an unbiased estimate of that over the catalogue.
+
+    Args:
+        share: probability that a draw is this id, of each entry [Q].
+        size: number of draws.
+        deduplicate: whether an entry's weight is 1 / its number of appearances.
+    """
+    return -torch.expm1(size * torch.log1p(-share)) if deduplicate else size * share

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from prismrec.config import LossConfig, ModelConfig
 from prismrec.loss.contrastive import Metrics, multi_vector_loss, single_vector_loss
-from prismrec.loss.negatives import appearances, hard_mask, negative_weights
+from prismrec.loss.negatives import appearances, expected_weights, hard_mask, negative_weights
 from prismrec.loss.regularizers import balance_loss, head_metrics, semantic_loss, sharpness_loss
 from prismrec.model.item_encoder import ItemEmbedding
 from prismrec.model.layers import unit_norm
@@ -34,6 +34,7 @@ class Objective(nn.Module):
         negatives: ItemEmbedding,
         positive_ids: Tensor,
         negative_ids: Tensor,
+        negative_share: Tensor,
         query_weights: Tensor | None = None,
         with_metrics: bool = True,
     ) -> tuple[Tensor, Metrics]:
@@ -44,12 +45,13 @@ class Objective(nn.Module):
             positive: embeddings of the B targets.
             negatives: embeddings of the Q queue entries, oldest first.
             positive_ids, negative_ids: their ids [B], [Q]; id 0 is an empty slot.
+            negative_share: share of each queue entry's id in the training targets [Q], for `log_q`.
             query_weights: weight of each example in the contrastive loss [B]; the auxiliary losses are about the
                 routing of items and count every example, as in the reference.
             with_metrics: compute the metrics that take another pass over the negatives.
         """
         prob_head = self.router(positive.category)
-        weights, metrics = self._negative_weights(prob_head, negatives, positive_ids, negative_ids)
+        weights, metrics = self._negative_weights(prob_head, negatives, positive_ids, negative_ids, negative_share)
         config = self.config
         shared: dict[str, Any] = {
             "negative_weights": weights,
@@ -81,21 +83,27 @@ class Objective(nn.Module):
 
     @torch.no_grad()
     def _negative_weights(
-        self, prob_head: Tensor, negatives: ItemEmbedding, positive_ids: Tensor, negative_ids: Tensor
+        self, prob_head: Tensor, negatives: ItemEmbedding, positive_ids: Tensor, negative_ids: Tensor, share: Tensor
     ) -> tuple[Tensor, Metrics]:
         """Weights [B, Q]: no empty slots or accidental hits, same-head entries in the hard part, no duplicates after.
 
         The hard part is not de-duplicated, as in the reference.
         """
+        config = self.config
         weights = negative_weights(positive_ids, negative_ids)
         metrics: Metrics = {"queue_filled": (negative_ids != 0).float().mean()}
-        hard = self.config.hard_queue_size
+        hard = config.hard_queue_size
+        expected = expected_weights(share, len(negative_ids) - hard, config.deduplicate)
         if hard:
-            mask = hard_mask(prob_head, self.router(negatives.category[:hard]))
-            metrics |= {"hard_count_max": mask.sum(-1).amax(), "hard_count_min": mask.sum(-1).amin()}
-            weights = torch.cat([weights[:, :hard] * mask, weights[:, hard:]], 1)
-        if self.config.deduplicate:
+            same_head = hard_mask(prob_head, self.router(negatives.category))
+            in_hard_part = same_head[:, :hard].sum(-1)
+            metrics |= {"hard_count_max": in_hard_part.amax(), "hard_count_min": in_hard_part.amin()}
+            weights = torch.cat([weights[:, :hard] * same_head[:, :hard], weights[:, hard:]], 1)
+            expected = expected + same_head * expected_weights(share, hard, deduplicate=False)
+        if config.deduplicate:
             counts = torch.where(negative_ids[hard:] != 0, appearances(negative_ids[hard:]), 1)
             metrics |= {"appearances_max": counts.amax(), "appearances_min": counts.amin()}
             weights = torch.cat([weights[:, :hard], weights[:, hard:] / counts], 1)
+        if config.log_q:
+            weights = torch.where(weights > 0, weights * expected**-config.log_q, 0.0)
         return weights, metrics

@@ -21,6 +21,7 @@ class TrainStep(nn.Module):
     """Model, objective and queue; called with a batch, gives the loss and the metrics."""
 
     features: Tensor
+    share: Tensor
     queue: Tensor
 
     def __init__(self, config: Config, store: Store, model: MultiInterestModel) -> None:
@@ -28,6 +29,8 @@ class TrainStep(nn.Module):
         self.model = model
         self.objective = Objective(config.loss, config.model)
         self.register_buffer("features", torch.from_numpy(np.array(store.item_features)), persistent=False)
+        counts = torch.from_numpy(store.item_counts()).double().clamp(min=1)
+        self.register_buffer("share", (counts / counts.sum()).float(), persistent=False)
         self.register_buffer("queue", torch.zeros(config.loss.queue_size, dtype=torch.int64), persistent=False)
 
     def forward(self, batch: TrainBatch, bfloat16: bool = False, with_metrics: bool = True) -> tuple[Tensor, Metrics]:
@@ -52,4 +55,5 @@ class TrainStep(nn.Module):
         positive, negatives = (distinct.select(part).float() for part in (in_target, in_queue))
         moment = torch.from_numpy(batch.moment).to(device, non_blocking=True)
         user = UserEmbedding(*(part.float() for part in user)).select(moment)
-        return self.objective(user, positive, negatives, target, self.queue, weight, with_metrics)
+        share = self.share[self.queue]
+        return self.objective(user, positive, negatives, target, self.queue, share, weight, with_metrics)
