@@ -163,6 +163,12 @@ def test_a_named_column_replaces_one_that_has_its_name_by_chance(make_store) -> 
     assert store.schema.context_features == ()
 
 
+def test_names_of_event_columns_leave_the_catalogue_alone(make_store) -> None:
+    events = pl.DataFrame({"user_id": [1], "item_id": [2], "year": [7]})
+    store = make_store(events, pl.DataFrame({"item_id": [2], "year": [1999]}), columns={"time": "year"})
+    assert store.schema.item_features == ("item_id", "year")
+
+
 TIMES = {
     "integers": [1_700_000_000, 0],
     "text": ["2023-11-14T22:13:20", "1970-01-01 00:00"],
