@@ -85,9 +85,11 @@ class HashingConfig(_Section):
     """Embedding tables: each id is hashed by several prime moduli into tables that are concatenated."""
 
     num_hashes: int = Field(4, ge=1)
+    """Tables per feature."""
     rows_per_id: float = Field(1.0, gt=0)
     """Rows of each table per distinct id, before rounding up to a prime."""
     max_rows: int = Field(1_000_000, ge=2)
+    """Largest number of rows of a table."""
     primes: dict[str, tuple[int, ...]] = {}
     """Explicit moduli per feature name; features not named here are sized from the store."""
 
@@ -96,6 +98,7 @@ class ModelConfig(_Section):
     """The multi-interest model (Multi-CLRec, arXiv 2005.12964)."""
 
     embedding_dim: int = Field(64, ge=4)
+    """D: width of item and user vectors."""
     num_heads: int = Field(8, ge=1)
     """H: prototypes that clicks are routed to."""
     num_interests: int = Field(4, ge=1)
@@ -110,10 +113,13 @@ class ModelConfig(_Section):
     attention: Literal["context", "query"] = "context"
     """p(item) from the click's context, or from its similarity to the recent clicks."""
     position_bias: bool = False
+    """Let p(item) also depend on the click's place in the history; only with attention='context'."""
     routing: Literal["soft", "hard", "straight_through"] = "soft"
     """p(head|item): softmax, one-hot without gradient, or one-hot with the softmax's gradient."""
     head_prior: bool = True
+    """Give each head a learned vector of its own, so that an empty head is not filled by others."""
     equalize_heads: bool = False
+    """Normalise each head's weights to one, so that small interests count as much as large ones."""
     per_path_dense: bool = False
     """One dense layer per head instead of one shared by all."""
     top_vectors: int | None = Field(None, ge=1)
@@ -121,6 +127,7 @@ class ModelConfig(_Section):
     layer_norm: Literal["none", "standard", "unit"] = "none"
     """Layer normalisation of history item embeddings; `unit` scales the result to norm one."""
     temperature: float = Field(0.07, gt=0)
+    """Divisor of cosines in routing and in attention='query'."""
 
     @model_validator(mode="after")
     def _interests_divide_heads(self) -> Self:
@@ -135,10 +142,13 @@ class LossConfig(_Section):
     """The contrastive loss and its queue of negatives."""
 
     kind: Literal["multi_vector", "single_vector"] = "multi_vector"
+    """`single_vector` is CLRec's loss, for num_interests=1, without the auxiliary losses."""
     joint: bool = True
     """Softmax over (vector, item) pairs; otherwise over items for each vector."""
     temperature: float = Field(0.07, gt=0)
+    """Divisor of cosines in the contrastive and the semantic loss."""
     margin: float = Field(0.0, ge=0)
+    """Subtracted from the positive's cosine in training."""
     epsilon: float = Field(0.0, ge=0)
     """The reference adds 1e-8 to each term of the softmax, which silences hard positives; 0 is exact and faster."""
     queue_size: int = Field(4096, ge=1)
@@ -151,8 +161,11 @@ class LossConfig(_Section):
     """Dial from debiasing to likelihood. 0 counts popular negatives as often as they come: inverse-propensity
     weighting, no popularity bias. 1 divides each by how often it is expected: the full softmax."""
     balance_weight: float = Field(1.0, ge=0)
+    """Of the auxiliary loss that keeps every head in use."""
     sharpness_weight: float = Field(1.0, ge=0)
+    """Of the auxiliary loss that sends each item to one head."""
     semantic_weight: float = Field(1.0, ge=0)
+    """Of the auxiliary loss that makes heads distinct."""
 
     @model_validator(mode="after")
     def _hard_part_fits(self) -> Self:
@@ -165,31 +178,43 @@ class TrainConfig(_Section):
     """How the model is fitted."""
 
     batch_size: int = Field(256, ge=1)
+    """Targets per step."""
     epochs: int = Field(10, ge=1)
+    """Passes over the training events, at most."""
     max_steps: int | None = Field(None, ge=1)
+    """Steps, at most; the schedule ends there."""
     learning_rate: float = Field(1e-3, gt=0)
     """Of the dense weights (AdamW)."""
     table_learning_rate: float = Field(0.05, gt=0)
     """Of the embedding tables (row-wise Adagrad, or sparse Adam)."""
     table_optimizer: Literal["rowwise_adagrad", "sparse_adam"] = "rowwise_adagrad"
+    """Both touch only the rows of a batch; row-wise Adagrad keeps one number per row."""
     weight_decay: float = Field(0.0, ge=0)
+    """Of the dense weights, decoupled (AdamW)."""
     clip_norm: float = Field(1.0, ge=0)
     """Largest gradient norm of the dense weights; 0 is off."""
     warmup_steps: int = Field(100, ge=0)
+    """Steps over which the learning rates rise."""
     decay: Literal["none", "linear", "cosine"] = "cosine"
+    """How the learning rates fall to zero after the warm-up."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto` is bfloat16 on a GPU and float32 elsewhere."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes a GPU where there is one."""
     validate_every: int | None = Field(None, ge=1)
     """Steps between validations; an epoch by default."""
     validate_users: int = Field(10_000, ge=1)
+    """Users of a validation, at most; always the same."""
     validate_k: int = Field(50, ge=1)
+    """Validation is recall at this k."""
     patience: int = Field(3, ge=1)
     """Validations without a better recall before training stops."""
     checkpoint_every: int = Field(1000, ge=1)
     """Steps between checkpoints."""
     log_every: int = Field(50, ge=1)
+    """Steps between lines of metrics.jsonl."""
     seed: int = 0
+    """Of weights and of the order of examples."""
 
 
 class Config(_Section):
