@@ -82,7 +82,9 @@ class Trainer:
         self.step = TrainStep(config, store, self.model).to(self.device)
         self.loader = ExampleLoader(store, config.history, settings.batch_size, settings.seed)
         if not self.loader.num_examples:
-            raise TrainingError(f"{store.path}: no user has two training events, so there is nothing to learn from")
+            raise TrainingError(
+                f"{store.path}: no training event has an earlier one of the same user, there is nothing to learn from"
+            )
         self.total_steps = min(settings.max_steps or 2**62, settings.epochs * self.loader.steps_per_epoch)
         self.validate_every = settings.validate_every or self.loader.steps_per_epoch
         self.has_validation = self._find_validation()

@@ -1,0 +1,163 @@
+"""Training that is killed, really and at any moment, goes on to the very bits of training that is not.
+
+Each case runs training in a process of its own, which dies by SIGKILL at a chosen moment; a new process
+resumes, perhaps to be killed again, and this one finishes. Moments are the n-th time that a file is about to
+be put in place, told by the interpreter's audit events, or a number of lines in the log, seen from outside.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from prismrec.config import Config, dump_toml
+from prismrec.data.store import Store
+from prismrec.model.run import load_run
+from prismrec.train.trainer import train
+
+MakeConfig = Callable[..., Config]
+QUIET = Console(quiet=True)
+SETTINGS = ("train.max_steps=60", "train.checkpoint_every=7", "train.validate_every=10", "train.patience=100")
+
+TRAIN_UNTIL_KILLED = """
+import os, signal, sys
+from pathlib import Path
+
+store, out, config, resume, warm_start, name, times = sys.argv[1:]
+left = int(times)
+
+def watch(event, arguments):
+    global left
+    if event == "os.rename" and Path(os.fsdecode(arguments[1])).name == name:
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+import torch
+from rich.console import Console
+from prismrec.config import load_config
+from prismrec.train.trainer import train
+
+torch.set_num_threads(1)
+sys.addaudithook(watch)
+older = Path(warm_start) if warm_start else None
+train(Path(store), Path(out), load_config(Path(config)), resume=resume == "resume", warm_start=older,
+      console=Console(quiet=True))
+"""
+
+Moment = tuple[str, int]
+"""A file, and which time it is about to be put in place; or "lines", and how many there are in the log."""
+
+# One run puts in place: checkpoint 1 (of step 0), config 1; checkpoint 2 (of step 7); after the validation of step 10,
+# checkpoint 3, then config 2, model 1 and manifest 1; and so on.
+CASES: dict[str, list[Moment]] = {
+    "before the first checkpoint": [("checkpoint.pt", 1)],
+    "before the settings": [("config.toml", 1)],
+    "before a checkpoint": [("checkpoint.pt", 2)],
+    "between a validation and its checkpoint": [("checkpoint.pt", 3)],
+    "between a checkpoint and its weights": [("model.safetensors", 1)],
+    "between weights and manifest": [("manifest.json", 2)],
+    "again and again": [("lines", 3), ("lines", 15), ("manifest.json", 1), ("lines", 40)],
+}
+
+
+def kill(store: Store, out: Path, config: Path, moment: Moment, *, resume: bool, warm_start: Path | None) -> None:
+    """Train in a process of its own until it is killed at the moment."""
+    name, times = moment
+    arguments = [store.path, out, config, "resume" if resume else "", warm_start or "", name, times]
+    process = subprocess.Popen([sys.executable, "-c", TRAIN_UNTIL_KILLED, *map(str, arguments)])
+    log = out / "metrics.jsonl"
+    while name == "lines" and process.poll() is None:
+        if log.exists() and log.read_bytes().count(b"\n") >= times:
+            process.kill()
+            break
+        time.sleep(0.001)
+    assert process.wait(timeout=120) == -signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def config(make_config: MakeConfig) -> Config:
+    return make_config(*SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(store: Store, config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return train(store.path, tmp_path_factory.mktemp("uninterrupted") / "run", config, console=QUIET)
+
+
+def log_lines(run: Path) -> list[str]:
+    return (run / "metrics.jsonl").read_text().splitlines()
+
+
+def assert_same(run: Path, expected: Path) -> None:
+    for mine, theirs in zip(*(log_lines(path) for path in (run, expected)), strict=True):
+        assert mine == theirs
+    for name in ("model.safetensors", "config.toml"):
+        assert (run / name).read_bytes() == (expected / name).read_bytes()
+    assert json.loads((run / "manifest.json").read_text()) == json.loads((expected / "manifest.json").read_text())
+    assert {path.name for path in run.iterdir()} == {path.name for path in expected.iterdir()}
+    load_run(run)
+    states = [torch.load(path / "checkpoint.pt", weights_only=True) for path in (run, expected)]
+    assert_equal(*states)
+
+
+def assert_equal(mine: Any, theirs: Any) -> None:
+    if isinstance(mine, torch.Tensor):
+        assert torch.equal(mine, theirs)
+    elif isinstance(mine, dict):
+        assert mine.keys() == theirs.keys()
+        for key in mine:
+            assert_equal(mine[key], theirs[key])
+    elif isinstance(mine, list):
+        for one, other in zip(mine, theirs, strict=True):
+            assert_equal(one, other)
+    else:
+        assert mine == theirs
+
+
+@pytest.mark.parametrize("moments", CASES.values(), ids=CASES)
+def test_killed_and_resumed(
+    store: Store, config: Config, uninterrupted: Path, tmp_path: Path, moments: list[Moment]
+) -> None:
+    out, settings = tmp_path / "run", tmp_path / "settings.toml"
+    settings.write_text(dump_toml(config))
+    for turn, moment in enumerate(moments):
+        kill(store, out, settings, moment, resume=turn > 0, warm_start=None)
+    began = (out / "config.toml").exists()
+    train(store.path, out, None if began else config, resume=True, console=QUIET)
+    assert_same(out, uninterrupted)
+
+
+def test_killed_while_the_last_weights_are_written(
+    store: Store, config: Config, uninterrupted: Path, tmp_path: Path
+) -> None:
+    """Nothing is left to train, but the weights of the last checkpoint are not in place yet."""
+    validations = [json.loads(line) for line in log_lines(uninterrupted) if '"valid"' in line]
+    recalls = [line["recall@4"] for line in validations]
+    gains = sum(recall > max(recalls[:place], default=-1.0) for place, recall in enumerate(recalls))
+    settings = tmp_path / "settings.toml"
+    settings.write_text(dump_toml(config))
+    kill(store, tmp_path / "run", settings, ("model.safetensors", gains), resume=False, warm_start=None)
+    train(store.path, tmp_path / "run", resume=True, console=QUIET)
+    assert_same(tmp_path / "run", uninterrupted)
+
+
+def test_a_warm_start_is_not_lost(
+    store: Store, config: Config, uninterrupted: Path, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    """Killed before the first regular checkpoint, and resumed without naming the older run again."""
+    expected = train(store.path, tmp_path / "expected", config, warm_start=uninterrupted, console=QUIET)
+    settings = tmp_path / "settings.toml"
+    settings.write_text(dump_toml(config))
+    kill(store, tmp_path / "run", settings, ("checkpoint.pt", 2), resume=False, warm_start=uninterrupted)
+    train(store.path, tmp_path / "run", resume=True, console=QUIET)
+    assert_same(tmp_path / "run", expected)
