@@ -1,0 +1,19 @@
+"""The few names that a notebook needs.
+
+from prismrec.api import Config, Recommender, evaluate, export, prepare, train
+
+prepare(events, items, Path("store"))            # paths, Polars frames or pandas frames
+train(Path("store"), Path("run"), Config())      # or load_config(Path("settings.toml"))
+report = evaluate(Path("run"), "test")           # a pydantic model, beside the baselines
+export(Path("run"), Path("bundle"))
+recommendations = Recommender.open(Path("bundle")).recommend(k=100)  # a Polars frame
+"""
+
+from prismrec.config import Config, PrepareConfig, load_config
+from prismrec.data.prepare import prepare
+from prismrec.evaluate.evaluator import evaluate
+from prismrec.export.bundle import export
+from prismrec.serve.recommender import Recommender
+from prismrec.train.trainer import train
+
+__all__ = ["Config", "PrepareConfig", "Recommender", "evaluate", "export", "load_config", "prepare", "train"]
