@@ -1,196 +1,272 @@
 """The command line: each verb reads one directory and writes another.
 
-A mistake of the user ends in one line on standard error and status 1, without a traceback. Modules are
-imported by the verb that needs them, so that `--help` answers at once.
+A mistake of the user ends in one line on standard error and status 1, without a traceback. Results go
+to standard output, progress and warnings to standard error. Modules are imported by the verb that
+needs them, so that `--help` answers at once.
 """
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, cast
 
 import typer
 
 from prismrec.errors import ConfigError, PrismRecError
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     help="Candidate generation with several vectors per user, learned without amplifying popularity.",
+    epilog="A data set becomes recommendations by prepare, train, export and recommend, in this order.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-Store = Annotated[Path, typer.Argument(help="A store, written by `prismrec prepare`.")]
-Run = Annotated[Path, typer.Argument(help="A run, written by `prismrec train`.")]
-Bundle = Annotated[Path, typer.Argument(help="A bundle, written by `prismrec export`.")]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. train.epochs=5.")
-]
+Store = Annotated[Path, typer.Argument(help="A store, written by prepare.")]
+Run = Annotated[Path, typer.Argument(help="A run, written by train.")]
+Bundle = Annotated[Path, typer.Argument(help="A bundle, written by export.")]
 
 
-@app.command()
-def prepare(
-    events: Annotated[Path, typer.Option(help="Events: Parquet or CSV with user, item and time.")],
-    out: Annotated[Path, typer.Option(help="The store to write.")],
-    items: Annotated[Path | None, typer.Option(help="Catalogue: Parquet or CSV with item and features.")] = None,
-    columns: Annotated[
-        str, typer.Option(help="Your names of the columns, e.g. user=customer,item=sku,time=bought_at.")
-    ] = "",
-    settings: Settings = None,
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"prismrec {version('prismrec')}")
+        raise typer.Exit
+
+
+def _example(arguments: str) -> str:
+    return f"\b\nExample:\n  prismrec {arguments}"  # \b keeps the lines as they are
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version and exit.")
+    ] = False,
 ) -> None:
-    """Turn tables of events and items into a store, ready for training."""
+    """Take the options that stand before a verb."""
+
+
+@app.command(
+    epilog=_example("prepare --events events.parquet --items items.parquet --columns time=bought_at --out store")
+)
+def prepare(
+    events: Annotated[
+        Path,
+        typer.Option(
+            help="Parquet or CSV, or a folder of such files: user_id, item_id, timestamp, optional dwell and weight, "
+            "and columns of context."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The store to write; an earlier one is replaced.")],
+    items: Annotated[
+        Path | None, typer.Option(help="The catalogue, likewise: item_id, features such as category, and title.")
+    ] = None,
+    columns: Annotated[
+        str,
+        typer.Option(metavar="OURS=YOURS,...", help="Your names of columns, e.g. user=customer,item=sku,time=day."),
+    ] = "",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting, e.g. split=global_time; may be repeated."),
+    ] = None,
+) -> None:
+    """Turn tables of events and items into a store."""
     from prismrec.config import load_prepare_config
     from prismrec.data.prepare import prepare
 
     prepare(events, items, out, load_prepare_config(_columns(columns), settings or []))
+    typer.echo(out)
 
 
-@app.command()
+@app.command(epilog=_example("train store --out run --set train.epochs=5 --set model.num_interests=4"))
 def train(
     store: Store,
-    out: Annotated[Path, typer.Option(help="The run to write.")],
-    config: Annotated[Path | None, typer.Option(help="Settings as TOML; see docs/configuration.md.")] = None,
-    settings: Settings = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the latest checkpoint of the run.")] = False,
-    warm_start: Annotated[Path | None, typer.Option(help="Start from the weights of an older run.")] = None,
+    out: Annotated[Path, typer.Option(help="The run to write; must not exist, unless with --resume.")],
+    config: Annotated[Path | None, typer.Option(help="Settings in a TOML file.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting, e.g. train.epochs=5; may be repeated."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue from the latest checkpoint of the run, with its settings.")
+    ] = False,
+    warm_start: Annotated[
+        Path | None, typer.Option(help="An older run whose weights are taken where they fit.")
+    ] = None,
 ) -> None:
     """Train a multi-interest model on a store."""
     from prismrec.config import load_config
     from prismrec.train.trainer import train
 
-    given = config is not None or settings
-    train(
-        store, out, load_config(config, settings or []) if given or not resume else None,
-        resume=resume, warm_start=warm_start,
-    )
+    run_decides = resume and config is None and not settings
+    given = None if run_decides else load_config(config, settings or [])
+    typer.echo(train(store, out, given, resume=resume, warm_start=warm_start))
 
 
-@app.command()
+@app.command(epilog=_example("evaluate run --split test --k 10,50,100"))
 def evaluate(
     run: Run,
     split: Annotated[str, typer.Option(help="valid or test.")] = "test",
-    k: Annotated[str, typer.Option(help="Lengths of the lists.")] = "10,50,100",
-    against: Annotated[list[Path] | None, typer.Option(help="Other runs for the same table, e.g. one of V = 1.")] = None,
-    pairs: Annotated[Path | None, typer.Option(help="Labelled pairs user_id, item_id, label, for AUC.")] = None,
+    k: Annotated[
+        str | None,
+        typer.Option(metavar="K,...", help="Lengths of the lists; by default 10,50,100 or what the catalogue allows."),
+    ] = None,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(help="Another run on the same store, for the same tables, e.g. one of V = 1; may be repeated."),
+    ] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Labelled pairs for AUC: Parquet or CSV with user_id, item_id, label.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the confidence intervals.")] = 0,
 ) -> None:
-    """Measure a run over the full catalogue beside baselines; writes report.json and report.html into it."""
+    """Measure a run over the full catalogue, beside baselines.
+
+    Prints tables and writes report.json and report.html into the run.
+    """
     from rich.console import Console
 
+    from prismrec.data.store import Split
     from prismrec.data.tables import read_table
     from prismrec.evaluate.evaluator import evaluate
-    from prismrec.evaluate.report import print_report, write_report
+    from prismrec.evaluate.report import HTML_FILE, print_report, write_report
 
     labelled = None if pairs is None else read_table(pairs)
-    report = evaluate(run, split, _numbers(k), against or (), pairs=labelled, seed=seed)  # type: ignore[arg-type]
+    report = evaluate(
+        run, cast(Split, split), None if k is None else _numbers(k), against or (), pairs=labelled, seed=seed
+    )
     write_report(report, run)
     print_report(report, Console())
-    typer.echo(f"{run / 'report.html'}")
+    typer.echo(run / HTML_FILE)
 
 
-@app.command()
+@app.command(epilog=_example("export run --out bundle"))
 def export(
     run: Run,
-    out: Annotated[Path, typer.Option(help="The bundle to write.")],
-    user_vectors: Annotated[bool, typer.Option("--user-vectors", help="Also write every known user's vectors.")] = False,
+    out: Annotated[Path, typer.Option(help="The bundle to write; an earlier one is replaced.")],
+    user_vectors: Annotated[
+        bool, typer.Option("--user-vectors", help="Also write the vectors of every known user.")
+    ] = False,
 ) -> None:
-    """Turn a run into a bundle that recommends and serves without PyTorch."""
+    """Turn a run into a bundle, which needs no PyTorch."""
     from prismrec.export.bundle import export
 
-    typer.echo(f"{export(run, out, user_vectors=user_vectors)}")
+    typer.echo(export(run, out, user_vectors=user_vectors))
 
 
-@app.command()
+@app.command(epilog=_example("recommend bundle --users users.parquet --k 100 --out recs.parquet"))
 def recommend(
     bundle: Bundle,
     out: Annotated[Path, typer.Option(help="The Parquet file to write: user_id, item_id, rank, score, interest.")],
     users: Annotated[
         Path | None,
-        typer.Option(help="Users (user_id), or events of known or new users (user_id, item_id, timestamp)."),
+        typer.Option(
+            help="Parquet or CSV of known users (user_id alone), or of events of known or new users (user_id, "
+            "item_id, timestamp, optional dwell and context); every known user by default."
+        ),
     ] = None,
     k: Annotated[int, typer.Option(help="Items per user.")] = 100,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Keep items of the user's history.")] = False,
 ) -> None:
-    """Recommend items to all users of a bundle, or to those of a table."""
+    """Write recommendations for many users to a file."""
     from prismrec.data.tables import read_table
     from prismrec.serve.recommender import Recommender, write_recommendations
 
     table = None if users is None else read_table(users)
-    rows = write_recommendations(Recommender.open(bundle).stream(table, k=k, include_seen=include_seen), out)
-    typer.echo(f"{out}: {rows:,} recommendations")
+    counts = write_recommendations(Recommender.open(bundle).stream(table, k=k, include_seen=include_seen), out)
+    typer.echo(f"{out}: {counts.users:,} users, {counts.rows:,} recommendations")
 
 
-@app.command()
+@app.command(epilog=_example("serve bundle --port 8000"))
 def serve(
     bundle: Bundle,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all of them.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
 ) -> None:
-    """Serve a bundle over HTTP; the API is described at /docs."""
+    """Serve a bundle over HTTP, until Ctrl-C or SIGTERM.
+
+    The running server describes its requests at /docs.
+    """
+    import signal
+    import socket
+
     import uvicorn
 
     from prismrec.serve.app import create_app
 
-    uvicorn.run(create_app(bundle), host=host, port=port)
+    server = uvicorn.Server(uvicorn.Config(create_app(bundle)))
+    numeric = ":" in host  # an address of IPv6
+    with socket.create_server((host, port), family=socket.AF_INET6 if numeric else socket.AF_INET) as listener:
+        name, taken = f"[{host}]" if numeric else host, listener.getsockname()[1]
+        typer.echo(f"{bundle}: served at http://{name}:{taken}, until Ctrl-C", err=True)
+        # Uvicorn raises the signal again after it has answered what it had begun; that is no failure
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        server.run([listener])
 
 
-@app.command()
+@app.command(epilog=_example("demo --out demo"))
 def demo(
     out: Annotated[Path, typer.Option(help="Where the demo's store, runs and bundle go.")] = Path("demo"),
 ) -> None:
-    """Run everything on a year of real grocery purchases and show what it learned."""
+    """Run everything on a year of real grocery purchases."""
     from prismrec.demo import run_demo
 
     run_demo(out)
 
 
-@app.command()
+@app.command(epilog=_example("doctor"))
 def doctor() -> None:
-    """Check that this machine has what PrismRec needs."""
+    """Check that this machine has what PrismRec needs.
+
+    Prints one line per finding; the status is 1 if something required is missing.
+    """
     from prismrec.doctor import examine
 
-    findings = examine()
-    for finding in findings:
+    good = True
+    for finding in examine():
         typer.echo(finding)
-    if not all(finding.good for finding in findings):
+        good &= finding.good
+    if not good:
         raise typer.Exit(1)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with its status."""
-    sys.exit(_status(lambda: app(arguments, standalone_mode=True)))
-
-
-def _status(command: Callable[[], Any]) -> int:
+    """Run the command line and exit with its status: 1 after a user's mistake, 2 after wrong usage."""
     try:
-        command()
+        app(arguments, prog_name="prismrec")
     except PrismRecError as error:
-        return _fail(str(error))
+        _fail(str(error), 1)
     except OSError as error:
-        return _fail(f"{error.filename or 'file'}: {error.strerror or error}")
-    return 0
+        reason = error.strerror or str(error)
+        _fail(f"{error.filename}: {reason}" if error.filename else reason, 1)
+    except SystemExit as error:
+        if error.code == _INTERRUPTED:
+            _fail("interrupted", _INTERRUPTED)
+        raise
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, status: int) -> None:
     typer.echo(f"prismrec: {' '.join(message.split())}", err=True)
-    return 1
+    sys.exit(status)
 
 
 def _columns(text: str) -> dict[str, str]:
-    """`user=customer,time=bought_at` as canonical name -> given name; user, item and time are short for the columns."""
-    short = {"user": "user_id", "item": "item_id", "time": "timestamp"}
-    mapping = {}
+    """`user=customer,time=bought_at` as our name -> the name given."""
+    columns = {}
     for pair in filter(None, text.split(",")):
-        name, separator, given = (part.strip() for part in pair.partition("="))
-        if not (name and separator and given):
-            raise ConfigError(f"--columns: expected name=column pairs like user=customer,item=sku, found {pair!r}")
-        mapping[short.get(name, name)] = given
-    return mapping
+        ours, separator, given = (part.strip() for part in pair.partition("="))
+        if not (ours and separator and given):
+            raise ConfigError(f"--columns: expected pairs like user=customer,item=sku, found {pair!r}")
+        columns[ours] = given
+    return columns
 
 
 def _numbers(text: str) -> list[int]:
     try:
         return [int(number) for number in text.split(",")]
-    except ValueError as error:
-        raise ConfigError(f"--k: expected whole numbers like 10,50,100, found {text!r}") from error
+    except ValueError:
+        raise ConfigError(f"--k: expected whole numbers like 10,50,100, found {text!r}") from None

@@ -1,0 +1,5 @@
+"""`python -m prismrec` is the command line, which `torchrun -m prismrec` needs."""
+
+from prismrec.cli import main
+
+main()

@@ -1,0 +1,110 @@
+"""A user's mistake is one line on standard error that says what was expected and what was found, and status 1."""
+
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+MISTAKES = {
+    "prepare --events {tmp}/none.csv --out {tmp}/new": "none.csv: expected a Parquet or CSV file, found nothing there",
+    "prepare --events {events} --out {tmp}/new": "expected a column 'user_id', found only customer, item_id, timestamp",
+    "prepare --events {events} --items {tmp}/none.csv --out {tmp}/new": "none.csv: expected a Parquet or CSV file",
+    "prepare --events {events} --out {tmp}/new --columns user=nobody": "user_id=nobody: expected one of the columns",
+    "prepare --events {events} --out {tmp}/new --columns user": "--columns: expected pairs like user=customer,item=sku",
+    "prepare --events {events} --out {tmp}/new --set splits=global_time": "splits='global_time'",
+    "prepare --events {events} --out {tmp}/new --set split=thirds": "split='thirds'",
+    "prepare --events {events} --out {run} --columns user=customer": "expected a new path or an earlier store",
+    "prepare --events {events} --out {events}/new --columns user=customer": "events.parquet: File exists",
+    "train {tmp}/none --out {tmp}/new": "none: expected a store directory, found no manifest.json",
+    "train {bundle} --out {tmp}/new": "expected a store of format 1, found bundle of 1",
+    "train {store} --out {run}": "run: holds a run already; add --resume to continue it, or choose another --out",
+    "train {store} --out {tmp}/new --set train.epoch=5": "train.epoch=5",
+    "train {store} --out {tmp}/new --set train.epochs=many": "train.epochs='many'",
+    "train {store} --out {tmp}/new --set epochs": "expected key=value",
+    "train {store} --out {tmp}/new --config {tmp}/none.toml": "none.toml: expected a TOML file",
+    "train {store} --out {run} --resume --set train.seed=7": "leave out --config and --set",
+    "train {store} --out {tmp}/new --warm-start {store}": "expected a run",
+    "evaluate {store}": "expected a run of format 1, found store of 1",
+    "evaluate {run} --split train": "expected 'valid' or 'test', found 'train'",
+    "evaluate {run} --k 0": "expected numbers from 1 to 60 (the catalogue's size), found [0]",
+    "evaluate {run} --k 10,many": "--k: expected whole numbers like 10,50,100, found '10,many'",
+    "evaluate {run} --against {tmp}/none": "none: expected a run directory",
+    "evaluate {run} --pairs {tmp}/none.csv": "none.csv: expected a Parquet or CSV file",
+    "export {store} --out {tmp}/new": "expected a run of format 1, found store of 1",
+    "export {run} --out {store}": "expected a new path or an earlier bundle, found something else",
+    "recommend {run} --out {tmp}/new": "expected a bundle of format 1, found run of 1",
+    "recommend {bundle} --out {tmp}/new --k 0": "k=0: expected at least 1",
+    "recommend {bundle} --out {tmp}/new --users {tmp}/none.csv": "none.csv: expected a Parquet or CSV file",
+    "recommend {bundle} --out {tmp}/new --users {events}": "users: expected a column 'user_id', found only customer",
+    "recommend {bundle} --out {tmp}/new --users {strangers}": "found 1 unknown, the first 'stranger'",
+    "recommend {bundle} --out {folder}": "Is a directory",
+    "serve {store}": "expected a bundle of format 1, found store of 1",
+    "serve {bundle} --host nowhere.invalid": "nowhere.invalid",
+    "demo --out {events}": "events.parquet",
+}
+IN_A_PROCESS = (
+    "prepare --events {tmp}/none.csv --out {tmp}/new",
+    "train {tmp}/none --out {tmp}/new",
+    "recommend {run} --out {tmp}/new",
+    "serve {store}",
+)
+
+
+@pytest.fixture(scope="session")
+def fill(made, tmp_path_factory: pytest.TempPathFactory):
+    """Arguments from their text."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    (folder / "strangers.csv").write_text("user_id\nstranger\n")
+    names = {name: made.folder / name for name in ("store", "run", "bundle")}
+    names |= {"events": made.shop.events, "tmp": folder, "folder": made.folder, "strangers": folder / "strangers.csv"}
+    return lambda text: [part.format_map(names) for part in text.split()]
+
+
+@pytest.mark.parametrize("text", MISTAKES)
+def test_a_mistake_is_one_line(text: str, fill, call) -> None:
+    status, _, err = call(*fill(text))
+    _check(status, err, MISTAKES[text])
+    assert [path.name for path in Path(fill("{tmp}")[0]).iterdir()] == ["strangers.csv"]
+
+
+def test_mistakes_in_processes_of_their_own(fill, start) -> None:
+    processes = {text: start(*fill(text)) for text in IN_A_PROCESS}
+    for text, process in processes.items():
+        _, err = process.communicate(timeout=60)
+        _check(process.returncode, err, MISTAKES[text])
+
+
+def test_an_interrupt_is_one_line(fill, start, tmp_path: Path) -> None:
+    process = start(*fill("train {store} --set train.epochs=100000 --out"), tmp_path / "run")
+    ends = time.monotonic() + 60
+    while not (tmp_path / "run" / "config.toml").exists() and time.monotonic() < ends:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.endswith("prismrec: interrupted\n")
+    assert "Traceback" not in err
+
+
+def test_a_port_that_is_taken(fill, call) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        status, _, err = call(*fill("serve {bundle} --port"), taken.getsockname()[1])
+    _check(status, err, "Address already in use")
+
+
+@pytest.mark.parametrize(
+    "text", ["prepare", "train {store}", "serve {bundle} --port 65536", "evaluate {run} --seed x", "fly"]
+)
+def test_wrong_usage_has_its_own_status(text: str, fill, call) -> None:
+    status, out, err = call(*fill(text))
+    assert (status, out) == (2, "")
+    assert err.startswith("Usage: prismrec")
+
+
+def _check(status: int, err: str, message: str) -> None:
+    assert status == 1
+    assert err.startswith("prismrec: ")
+    assert err.count("\n") == 1
+    assert message in err
