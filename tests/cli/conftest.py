@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -145,6 +146,21 @@ def make(write_shop: Callable[[Path, bool, str], Shop]) -> Callable[..., Made]:
 
 
 @pytest.fixture(scope="session")
-def made(make: Callable[..., Made], call: Call, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """A shop with text as ids, from Parquet."""
-    return make(tmp_path_factory.mktemp("made"), call, text=True, form="parquet")
+def shops(make: Callable[..., Made], call: Call, call_process: Call, tmp_path_factory: pytest.TempPathFactory):
+    """A shop with text as ids, from Parquet; at the same time one with integers, from CSV, by a process for each verb."""
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(make, tmp_path_factory.mktemp("processes"), call_process, text=False, form="csv")
+        shop = make(tmp_path_factory.mktemp("made"), call, text=True, form="parquet")
+        return {"text, Parquet": shop, "integers, CSV, processes": other.result()}
+
+
+@pytest.fixture(scope="session")
+def made(shops: dict[str, Made]) -> Made:
+    """The first of them."""
+    return shops["text, Parquet"]
+
+
+@pytest.fixture(scope="session")
+def made_in_processes(shops: dict[str, Made]) -> Made:
+    """The second."""
+    return shops["integers, CSV, processes"]

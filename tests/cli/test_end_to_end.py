@@ -12,15 +12,9 @@ import polars as pl
 import pytest
 
 
-@pytest.fixture(scope="module")
-def made_in_processes(make, call_process, tmp_path_factory: pytest.TempPathFactory):
-    """A shop with integers as ids, from CSV, by a process for each verb."""
-    return make(tmp_path_factory.mktemp("processes"), call_process, text=False, form="csv")
-
-
 @pytest.fixture(params=["text, Parquet", "integers, CSV, processes"])
-def shop(request: pytest.FixtureRequest) -> Any:
-    return request.getfixturevalue("made" if request.param.startswith("text") else "made_in_processes")
+def shop(request: pytest.FixtureRequest, shops: dict[str, Any]) -> Any:
+    return shops[request.param]
 
 
 def test_every_verb_succeeds_and_names_what_it_wrote(shop) -> None:
