@@ -147,7 +147,7 @@ def make(write_shop: Callable[[Path, bool, str], Shop]) -> Callable[..., Made]:
 
 @pytest.fixture(scope="session")
 def shops(make: Callable[..., Made], call: Call, call_process: Call, tmp_path_factory: pytest.TempPathFactory):
-    """A shop with text as ids, from Parquet; at the same time one with integers, from CSV, by a process for each verb."""
+    """A shop with text as ids, from Parquet; at the same time one with integers, from CSV, by one process a verb."""
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(make, tmp_path_factory.mktemp("processes"), call_process, text=False, form="csv")
         shop = make(tmp_path_factory.mktemp("made"), call, text=True, form="parquet")
