@@ -54,10 +54,3 @@ def test_the_position_prior_weighs_the_categories_of_recent_clicks(
         moved = encode(model, inputs).interests
     torch.testing.assert_close(plain, unmoved, rtol=0, atol=1e-4)
     assert not torch.allclose(plain, moved, atol=1e-4)
-
-
-def test_select_repeats_users(make_model: MakeModel, make_inputs: MakeInputs) -> None:
-    user = encode(make_model(), make_inputs([6, 2, 0]))
-    index = torch.tensor([1, 1, 0])
-    for part, selected in zip(user, user.select(index), strict=True):
-        assert torch.equal(part[index], selected)

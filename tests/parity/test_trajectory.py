@@ -186,7 +186,8 @@ class Trajectory:
         target = self.model.items(positive)
         share = torch.full((len(self.queue),), 1 / len(self.queue))  # unused: the reference has no log-q correction
         negatives = self.model.items(self.queue)
-        loss, metrics = self.objective(user, target, negatives, positive[:, 0], self.queue[:, 0], share)
+        moment = torch.arange(len(positive))  # one target each
+        loss, metrics = self.objective(user, moment, target, negatives, positive[:, 0], self.queue[:, 0], share)
         return loss, metrics, user, unit_norm(target.item)
 
 

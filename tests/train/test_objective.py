@@ -33,7 +33,7 @@ def objective(num_interests: int = 2, **settings: object) -> Objective:
 
 def loss_of(made: Objective, query_weights: Tensor | None = None) -> tuple[float, dict[str, float]]:
     users = user(1 if made.config.kind == "single_vector" else 2)
-    loss, metrics = made(users, POSITIVE, NEGATIVE, POSITIVE_IDS, NEGATIVE_IDS, SHARE, query_weights)
+    loss, metrics = made(users, torch.arange(2), POSITIVE, NEGATIVE, POSITIVE_IDS, NEGATIVE_IDS, SHARE, query_weights)
     return loss.item(), {name: value.item() for name, value in metrics.items()}
 
 
@@ -100,7 +100,9 @@ def test_metrics_of_the_queue() -> None:
 
 def test_empty_slots_are_no_duplicates() -> None:
     made = objective(deduplicate=True)
-    _, metrics = made(user(2), POSITIVE, NEGATIVE, POSITIVE_IDS, torch.tensor([0, 0, 0, 0, 0, 7]), SHARE)
+    _, metrics = made(
+        user(2), torch.arange(2), POSITIVE, NEGATIVE, POSITIVE_IDS, torch.tensor([0, 0, 0, 0, 0, 7]), SHARE
+    )
     assert metrics["appearances_max"].item() == 1
 
 
@@ -145,7 +147,9 @@ def test_the_single_vector_loss() -> None:
 
 
 def test_costly_metrics_can_be_left_out() -> None:
-    _, metrics = objective()(user(2), POSITIVE, NEGATIVE, POSITIVE_IDS, NEGATIVE_IDS, SHARE, with_metrics=False)
+    _, metrics = objective()(
+        user(2), torch.arange(2), POSITIVE, NEGATIVE, POSITIVE_IDS, NEGATIVE_IDS, SHARE, with_metrics=False
+    )
     assert "nll_loss" in metrics
     assert "rank1_accuracy" not in metrics
 
@@ -153,8 +157,38 @@ def test_costly_metrics_can_be_left_out() -> None:
 def test_the_queue_teaches_items_but_the_choice_of_hard_ones_teaches_nothing() -> None:
     made = objective(hard_queue_size=4, balance_weight=0, sharpness_weight=0, semantic_weight=0)
     item, category = NEGATIVE.item.clone().requires_grad_(), NEGATIVE.category.clone().requires_grad_()
-    loss, _ = made(user(2), POSITIVE, ItemEmbedding(item, category), POSITIVE_IDS, NEGATIVE_IDS, SHARE)
+    loss, _ = made(user(2), torch.arange(2), POSITIVE, ItemEmbedding(item, category), POSITIVE_IDS, NEGATIVE_IDS, SHARE)
     loss.backward()
     assert category.grad is None
     assert item.grad is not None
     assert item.grad.abs().sum(1).bool().tolist() == [False, False, False, True, True, True]
+
+
+@pytest.mark.parametrize("deduplicate", [False, True])
+@pytest.mark.parametrize("log_q", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(("joint", "margin"), [(True, 0.0), (True, 0.1), (False, 0.0), (False, 0.1)])
+@pytest.mark.parametrize("temperature", [0.5, 0.02])
+def test_shared_negatives_give_the_same_loss_and_gradients(
+    deduplicate: bool, log_q: float, joint: bool, margin: float, temperature: float
+) -> None:
+    """Without metrics the negatives are summed once for all targets of a moment; some are among them, some not."""
+    settings = {"queue_size": 40, "temperature": temperature, "margin": margin, "joint": joint}
+    made = objective(deduplicate=deduplicate, log_q=log_q, **settings)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, 12, (40,), generator=generator)
+    catalogue = torch.randn(14, 4, generator=generator)
+    share = torch.softmax(torch.randn(14, generator=generator), 0)
+    positive_ids, moment = torch.tensor([3, 4, 13, 5, 3]), torch.tensor([0, 0, 1, 2, 2])
+    weights = torch.tensor([1.0, 0.5, 1.0, 2.0, 0.0])
+    found = []
+    for with_metrics in (True, False):
+        items = catalogue.clone().requires_grad_()
+        raw = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        vectors = torch.nn.functional.normalize(raw, dim=-1)
+        users = UserEmbedding(vectors[:, :2], vectors[:, 2:], torch.zeros(3, 2, 3))
+        embedded = [ItemEmbedding(items[rows], items[rows]) for rows in (positive_ids, ids)]
+        loss, _ = made(users, moment, *embedded, positive_ids, ids, share[ids], weights, with_metrics)
+        loss.backward()
+        found.append((loss.detach(), items.grad, raw.grad))
+    for expected, actual in zip(*found, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)

@@ -66,7 +66,8 @@ def plain_loss(step: TrainStep, batch: TrainBatch) -> Tensor:
     assert batch.weight is not None
     loss: Tensor
     loss, _ = step.objective(
-        user.select(torch.from_numpy(batch.moment)),
+        user,
+        torch.from_numpy(batch.moment),
         items(target),
         items(step.queue),
         target,

@@ -4,9 +4,9 @@ Pure functions: normalised vectors in, a scalar loss and detached training metri
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from prismrec.loss.softmax import REFERENCE_EPSILON, positive_log_prob
+from prismrec.loss.softmax import REFERENCE_EPSILON, positive_log_prob, shared_positive_log_prob
 
 Metrics = dict[str, Tensor]
 
@@ -92,14 +92,61 @@ def multi_vector_loss(
     log_prob = positive_log_prob(
         positive_logits - margin / temperature, negative_logits, negative_weights, joint=joint, epsilon=epsilon
     )
-    prob_vector = prob_head.unflatten(-1, (interests.shape[1], -1)).sum(-1)
-    loss = -_weighted_mean((prob_vector * log_prob).sum(-1), query_weights)
+    loss = _expected_nll(log_prob, prob_head, query_weights)
     metrics = {"nll_loss": loss.detach()}
     if with_metrics:
         metrics |= _cosine_metrics(
             positive_logits.amax(-1) * temperature, negative_logits * temperature, negative_weights, query_weights
         )
     return loss, metrics
+
+
+def shared_multi_vector_loss(
+    interests: Tensor,
+    moment: Tensor,
+    positive: Tensor,
+    negatives: Tensor,
+    prob_head: Tensor,
+    *,
+    positive_ids: Tensor,
+    negative_ids: Tensor,
+    negative_weights: Tensor,
+    query_weights: Tensor | None = None,
+    temperature: float = 0.07,
+    margin: float = 0.0,
+    joint: bool = True,
+) -> Tensor:
+    """`multi_vector_loss` where every user has the same negatives, and one moment of a user several positives.
+
+    Args:
+        interests: unit user vectors of G moments [G, V, D].
+        moment: which of them each positive belongs to [B].
+        positive, negatives, prob_head, query_weights, temperature, margin, joint: as in `multi_vector_loss`.
+        positive_ids, negative_ids: ids [B], [Q]; a negative that is the positive itself does not count.
+        negative_weights: weight of each negative [Q].
+
+    Returns:
+        The mean loss.
+    """
+    scaled = interests / temperature
+    of_target = nn.functional.embedding(moment, scaled.flatten(1)).unflatten(1, scaled.shape[1:])  # [B, V, D]
+    log_prob = shared_positive_log_prob(
+        torch.einsum("bvd,bd->bv", of_target, positive),
+        scaled @ negatives.T,
+        negative_weights,
+        positive_ids,
+        negative_ids,
+        moment,
+        margin=margin / temperature,
+        joint=joint,
+    )
+    return _expected_nll(log_prob, prob_head, query_weights)
+
+
+def _expected_nll(log_prob: Tensor, prob_head: Tensor, query_weights: Tensor | None) -> Tensor:
+    """Mean over users of -sum_v p(v | positive) log p(v, positive), from [B, V] and [B, H]."""
+    prob_vector = prob_head.unflatten(-1, (log_prob.shape[1], -1)).sum(-1)
+    return -_weighted_mean((prob_vector * log_prob).sum(-1), query_weights)
 
 
 def _weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:

@@ -1,7 +1,7 @@
 """The weighted softmax that carries the queue's weights, in the reference's form and in an exact, faster one."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 REFERENCE_EPSILON = 1e-8
 
@@ -59,3 +59,54 @@ def positive_log_prob(
     shifted = positive - largest.squeeze(-1)
     total = shifted.exp() + (negatives - largest).exp_().sum(-1)
     return shifted - (total.sum(1, keepdim=True) if joint else total).log()
+
+
+def shared_positive_log_prob(
+    positive: Tensor,
+    negatives: Tensor,
+    weights: Tensor,
+    positive_ids: Tensor,
+    negative_ids: Tensor,
+    moment: Tensor,
+    *,
+    margin: float,
+    joint: bool,
+) -> Tensor:
+    """`positive_log_prob` at a fraction of its cost, where the targets of a moment share their negatives.
+
+    The sum over the negatives is taken once for each moment, without the entries that are one of its targets;
+    those of the other targets are added again for each target.
+
+    Args:
+        positive: logits of the positive [B, V], without the margin.
+        negatives: logits of the negatives [G, V, Q].
+        weights: not negative [Q].
+        positive_ids, negative_ids: ids [B], [Q]; a negative that is the positive itself does not count.
+        moment: which of the G each target belongs to [B].
+        margin: subtracted from the positive's logit.
+        joint: normalise over (vector, item) pairs, not over the items of each vector.
+
+    Returns:
+        Log-probabilities [B, V].
+    """
+    with torch.no_grad():
+        hits = (positive_ids[:, None] == negative_ids).to(weights.dtype)  # [B, Q]
+        taken = torch.zeros_like(negatives[:, 0]).index_add_(0, moment, hits)
+        log_weight = (weights * (taken == 0)).log()[:, None]  # [G, 1, Q]; log 0 leaves an entry out
+        siblings = _sibling_weights(positive_ids, moment, hits @ weights)
+        largest = (negatives + log_weight).amax(-1)  # [G, V]
+        largest.scatter_reduce_(0, moment[:, None].expand_as(positive), positive, "amax")
+        if joint:
+            largest = largest.amax(1, keepdim=True).expand_as(largest)
+    mass = (negatives + (log_weight - largest[..., None])).exp_().sum(-1)
+    shifted = positive - largest[moment]
+    others = nn.functional.embedding(moment, mass) + siblings @ shifted.exp()
+    total = (shifted - margin).exp() + others
+    return shifted - margin - (total.sum(1, keepdim=True) if joint else total).log()
+
+
+def _sibling_weights(positive_ids: Tensor, moment: Tensor, weight: Tensor) -> Tensor:
+    """Weight of each target as a negative of the others of its moment [B, B]; equal items count once."""
+    same_moment, same_item = moment[:, None] == moment, positive_ids[:, None] == positive_ids
+    copies = (same_moment & same_item).sum(0)
+    return (same_moment & ~same_item) * (weight / copies)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from prismrec.model.embeddings import HashedEmbedding
+from prismrec.model.layers import select_rows
 
 
 class ItemEmbedding(NamedTuple):
@@ -16,11 +17,8 @@ class ItemEmbedding(NamedTuple):
     category: Tensor
 
     def select(self, index: Tensor) -> "ItemEmbedding":
-        """Gather along the first dimension, so that each distinct item is encoded once per step.
-
-        As `embedding`, whose gradient is summed in a fixed order; that of indexing is not, with several threads.
-        """
-        return ItemEmbedding(*(nn.functional.embedding(index, part) for part in self))
+        """Gather along the first dimension, so that each distinct item is encoded once per step."""
+        return ItemEmbedding(*(select_rows(part, index) for part in self))
 
     def float(self) -> "ItemEmbedding":
         return ItemEmbedding(self.item.float(), self.category.float())

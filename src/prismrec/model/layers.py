@@ -53,3 +53,11 @@ class UnitLayerNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         normalised = nn.functional.layer_norm(x, x.shape[-1:], eps=self.epsilon)
         return self.gamma * (normalised * self.scale) + self.beta
+
+
+def select_rows(x: Tensor, index: Tensor) -> Tensor:
+    """Gather along the first dimension, [G, ...], [...] -> [..., ...], with a gradient summed in a fixed order.
+
+    That of plain indexing is not, with several threads, and training could not be repeated.
+    """
+    return nn.functional.embedding(index, x.flatten(1)).unflatten(-1, x.shape[1:])

@@ -47,11 +47,6 @@ class UserEmbedding(NamedTuple):
     weights: Tensor
     """p(head, item) [B, H, T]: what each click gives to each head."""
 
-    def select(self, index: Tensor) -> "UserEmbedding":
-        """Gather along the first dimension, with gradients that are summed in a fixed order, as for items."""
-        rows = (nn.functional.embedding(index, part.flatten(1)).unflatten(1, part.shape[1:]) for part in self)
-        return UserEmbedding(*rows)
-
 
 class UserEncoder(nn.Module):
     """Multi-CLRec's multi-vector sequence encoder.

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from prismrec.config import LossConfig, ModelConfig
-from prismrec.loss.contrastive import Metrics, multi_vector_loss, single_vector_loss
+from prismrec.loss.contrastive import Metrics, multi_vector_loss, shared_multi_vector_loss
 from prismrec.loss.negatives import appearances, expected_weights, hard_mask, negative_weights
 from prismrec.loss.regularizers import balance_loss, head_metrics, semantic_loss, sharpness_loss
 from prismrec.model.item_encoder import ItemEmbedding
-from prismrec.model.layers import unit_norm
+from prismrec.model.layers import select_rows, unit_norm
 from prismrec.model.routing import PrototypeRouter
 from prismrec.model.user_encoder import UserEmbedding
 
@@ -30,6 +30,7 @@ class Objective(nn.Module):
     def forward(
         self,
         user: UserEmbedding,
+        moment: Tensor,
         positive: ItemEmbedding,
         negatives: ItemEmbedding,
         positive_ids: Tensor,
@@ -41,45 +42,96 @@ class Objective(nn.Module):
         """The loss of a batch.
 
         Args:
-            user: encoded histories of B users.
+            user: encoded histories of G moments.
+            moment: which of them each target followed [B].
             positive: embeddings of the B targets.
             negatives: embeddings of the Q queue entries, oldest first.
             positive_ids, negative_ids: their ids [B], [Q]; id 0 is an empty slot.
             negative_share: share of each queue entry's id in the training targets [Q], for `log_q`.
             query_weights: weight of each example in the contrastive loss [B]; the auxiliary losses are about the
                 routing of items and count every example, as in the reference.
-            with_metrics: compute the metrics that take another pass over the negatives.
+            with_metrics: also give the metrics; without them, negatives that all examples share cost far less.
         """
-        prob_head = self.router(positive.category)
-        weights, metrics = self._negative_weights(prob_head, negatives, positive_ids, negative_ids, negative_share)
-        config = self.config
+        config, prob_head = self.config, self.router(positive.category)
+        loss, metrics = self._contrastive_loss(
+            user.interests,
+            moment,
+            unit_norm(positive.item),
+            negatives,
+            prob_head,
+            (positive_ids, negative_ids, negative_share),
+            query_weights,
+            with_metrics,
+        )
+        if config.kind == "single_vector":
+            return loss, metrics
+        auxiliary = {
+            "balance_loss": balance_loss(prob_head),
+            "sharpness_loss": sharpness_loss(prob_head),
+            "semantic_loss": semantic_loss(
+                select_rows(user.heads, moment), unit_norm(positive.item), prob_head, config.temperature
+            ),
+        }
+        weights = (config.balance_weight, config.sharpness_weight, config.semantic_weight)
+        total = loss + sum(weight * part for weight, part in zip(weights, auxiliary.values(), strict=True))
+        detached = {name: value.detach() for name, value in auxiliary.items()}
+        return total, metrics | detached | head_metrics(prob_head)
+
+    def _contrastive_loss(
+        self,
+        interests: Tensor,
+        moment: Tensor,
+        positive: Tensor,
+        negatives: ItemEmbedding,
+        prob_head: Tensor,
+        ids: tuple[Tensor, Tensor, Tensor],
+        query_weights: Tensor | None,
+        with_metrics: bool,
+    ) -> tuple[Tensor, Metrics]:
+        config, vectors = self.config, unit_norm(negatives.item)
+        routing = torch.ones_like(prob_head[:, :1]) if config.kind == "single_vector" else prob_head
         shared: dict[str, Any] = {
-            "negative_weights": weights,
             "query_weights": query_weights,
             "temperature": config.temperature,
             "margin": config.margin,
-            "epsilon": config.epsilon,
-            "with_metrics": with_metrics,
+            "joint": config.joint,
         }
-        positive_vector, negative_vectors = unit_norm(positive.item), unit_norm(negatives.item)
-        if config.kind == "single_vector":
-            loss, found = single_vector_loss(user.interests[:, 0], positive_vector, negative_vectors, **shared)
-            return loss, metrics | found
+        if not (with_metrics or config.hard_queue_size or config.epsilon):
+            positive_ids, negative_ids, share = ids
+            loss = shared_multi_vector_loss(
+                interests,
+                moment,
+                positive,
+                vectors,
+                routing,
+                positive_ids=positive_ids,
+                negative_ids=negative_ids,
+                negative_weights=self._entry_weights(negative_ids, share),
+                **shared,
+            )
+            return loss, {"nll_loss": loss.detach()}
+        pair_weights, metrics = self._negative_weights(prob_head, negatives, *ids)
         loss, found = multi_vector_loss(
-            user.interests, positive_vector, negative_vectors, prob_head, joint=config.joint, **shared
+            select_rows(interests, moment),
+            positive,
+            vectors,
+            routing,
+            negative_weights=pair_weights,
+            epsilon=config.epsilon,
+            with_metrics=with_metrics,
+            **shared,
         )
-        balance = balance_loss(prob_head)
-        sharpness = sharpness_loss(prob_head)
-        semantic = semantic_loss(user.heads, positive_vector, prob_head, config.temperature)
-        total = (
-            loss
-            + config.balance_weight * balance
-            + config.sharpness_weight * sharpness
-            + config.semantic_weight * semantic
-        )
-        auxiliary = {"balance_loss": balance, "sharpness_loss": sharpness, "semantic_loss": semantic}
-        detached = {name: value.detach() for name, value in auxiliary.items()}
-        return total, metrics | found | detached | head_metrics(prob_head)
+        return loss, metrics | found
+
+    @torch.no_grad()
+    def _entry_weights(self, ids: Tensor, share: Tensor) -> Tensor:
+        """Weights [Q] of the entries of a queue without a hard part: no empty slots, no duplicates, log-q."""
+        weights = (ids != 0).to(share.dtype)
+        if self.config.deduplicate:
+            weights = weights / appearances(ids)
+        if self.config.log_q:
+            weights = weights * expected_weights(share, len(ids), self.config.deduplicate) ** -self.config.log_q
+        return weights
 
     @torch.no_grad()
     def _negative_weights(

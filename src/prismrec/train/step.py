@@ -54,6 +54,6 @@ class TrainStep(nn.Module):
         # Cosines are divided by a small temperature: bfloat16 would lose what separates neighbours.
         positive, negatives = (distinct.select(part).float() for part in (in_target, in_queue))
         moment = torch.from_numpy(batch.moment).to(device, non_blocking=True)
-        user = UserEmbedding(*(part.float() for part in user)).select(moment)
+        user = UserEmbedding(*(part.float() for part in user))
         share = self.share[self.queue]
-        return self.objective(user, positive, negatives, target, self.queue, share, weight, with_metrics)
+        return self.objective(user, moment, positive, negatives, target, self.queue, share, weight, with_metrics)
