@@ -4,13 +4,15 @@
 
 Users and items are drawn with frequency falling as 1 / rank, 40 events a user on average, 200,000 items
 with brands and two levels of categories. Examples per second are the median over windows of ten steps,
-by the times in the run's own TensorBoard log, so validation and start-up do not count. Prints a table,
-and with --out also writes it to train-<date>.md there.
+by the times in the run's own TensorBoard log, so validation and start-up do not count. Threads wait
+passively: on a busy machine those that spin, as is the default, have been twenty times slower. Prints a
+table, and with --out also writes it to train-<date>.md there.
 """
 
 import argparse
 import datetime as dt
 import itertools
+import os
 import platform
 import statistics
 import subprocess
@@ -104,7 +106,8 @@ def measure(scratch: Path, case: str, settings: list[str]) -> Measured:
     fixed = [f"train.log_every={WINDOW}", "train.validate_every=1000000", "train.validate_users=100"]
     run = scratch / case.replace(" ", "-")
     command = [sys.executable, "-c", TRAIN, str(scratch / "store"), str(run), *fixed, *settings]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     log = EventAccumulator(str(run / "tensorboard"))
     log.Reload()
     times = [event.wall_time for event in log.Scalars("train/loss")]
