@@ -6,14 +6,16 @@ needs them, so that `--help` answers at once.
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, TypeVar, cast
 
 import typer
 
 from prismrec.errors import ConfigError, PrismRecError
 
 _INTERRUPTED = 130
+_N = TypeVar("_N", int, float)
 
 app = typer.Typer(
     help="Candidate generation with several vectors per user, learned without amplifying popularity.",
@@ -119,6 +121,12 @@ def evaluate(
         list[Path] | None,
         typer.Option(help="Another run on the same store, for the same tables, e.g. one of V = 1; may be repeated."),
     ] = None,
+    popularity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="P,...", help="Positions of this dial, from 0 to 1, each a row; by default as configured."
+        ),
+    ] = None,
     pairs: Annotated[
         Path | None, typer.Option(help="Labelled pairs for AUC: Parquet or CSV with user_id, item_id, label.")
     ] = None,
@@ -137,7 +145,13 @@ def evaluate(
 
     labelled = None if pairs is None else read_table(pairs)
     report = evaluate(
-        run, cast(Split, split), None if k is None else _numbers(k), against or (), pairs=labelled, seed=seed
+        run,
+        cast(Split, split),
+        None if k is None else _numbers("--k", k, int, "10,50,100"),
+        against or (),
+        popularity=() if popularity is None else _numbers("--popularity", popularity, float, "0,0.5,1"),
+        pairs=labelled,
+        seed=seed,
     )
     write_report(report, run)
     print_report(report, Console())
@@ -151,11 +165,14 @@ def export(
     user_vectors: Annotated[
         bool, typer.Option("--user-vectors", help="Also write the vectors of every known user.")
     ] = False,
+    popularity: Annotated[
+        float | None, typer.Option(help="Position of this dial, from 0 to 1; by default as configured.")
+    ] = None,
 ) -> None:
     """Turn a run into a bundle, which needs no PyTorch."""
     from prismrec.export.bundle import export
 
-    typer.echo(export(run, out, user_vectors=user_vectors))
+    typer.echo(export(run, out, user_vectors=user_vectors, popularity=popularity))
 
 
 @app.command(epilog=_example("recommend bundle --users users.parquet --k 100 --out recs.parquet"))
@@ -265,8 +282,8 @@ def _columns(text: str) -> dict[str, str]:
     return columns
 
 
-def _numbers(text: str) -> list[int]:
+def _numbers(option: str, text: str, kind: Callable[[str], _N], example: str) -> list[_N]:
     try:
-        return [int(number) for number in text.split(",")]
+        return [kind(number) for number in text.split(",")]
     except ValueError:
-        raise ConfigError(f"--k: expected whole numbers like 10,50,100, found {text!r}") from None
+        raise ConfigError(f"{option}: expected numbers like {example}, found {text!r}") from None

@@ -225,7 +225,11 @@ class Config(_Section):
     loss: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig()
     exclude_seen: bool = True
-    """Leave items of the user's history out of validation, evaluation and recommendations."""
+    """Leave items of the user's history out of validation and evaluation."""
+    popularity: float = Field(0.0, ge=0, le=1)
+    """Dial of validation, evaluation and serving, not of training: adds temperature * popularity * log p(item) to an
+    item's score. 0 recommends without popularity bias; 1 gives back what a queue without log_q took away, so that
+    scores rank by likelihood. Each point between trades coverage for recall."""
 
     @model_validator(mode="after")
     def _queue_holds_batch(self) -> Self:

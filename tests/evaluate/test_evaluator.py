@@ -165,3 +165,31 @@ def test_bad_labelled_pairs_are_located(root: Path, change: dict[str, object], m
         labelled_auc(load_run(root / "multi"), pair)
     with pytest.raises(DataError, match="label missing"):
         labelled_auc(load_run(root / "multi"), pair.drop("label"))
+
+
+def test_the_popularity_dial_adds_weighted_log_popularity_to_scores(root: Path) -> None:
+    """The lists at each position equal ranking by cosine + temperature * dial * log(share / mean share)."""
+    plain = load_run(root / "multi")
+    queries = make_queries(plain.store, "test", exclude_seen=True)
+    unit = encode_items(plain.model, plain.store)
+    interests = find_candidates(plain.model, plain.store, queries, plain.config.history, 10).interests
+    counts = plain.store.item_counts()[1:] + 1
+    for dial in (0.5, 1.0):
+        run = load_run(root / "multi", popularity=dial)
+        found = find_candidates(run.model, run.store, queries, run.config.history, 10)
+        np.testing.assert_allclose(found.interests, interests, atol=1e-6)
+        scores = (interests @ unit.T).max(axis=1) + 0.07 * dial * np.log(counts / counts.mean())
+        scores[queries.seen.user, queries.seen.item - 1] = -np.inf
+        np.testing.assert_array_equal(found.merged(), np.argsort(-scores, axis=1)[:, :10] + 1)
+
+
+def test_each_position_of_the_dial_is_a_method(root: Path) -> None:
+    report = evaluate(root / "multi", "test", [5], popularity=[0, 0.5], console=QUIET)
+    assert [method.name for method in report.methods[:2]] == ["multi (V=2)", "multi (V=2, popularity 0.5)"]
+    plain, dialled = report.methods[:2]
+    assert dialled.catalogue["mean_popularity@5"] > plain.catalogue["mean_popularity@5"]
+    assert plain.diagnostics is not None
+    assert dialled.diagnostics is not None
+    assert dialled.diagnostics.cosine_mean == pytest.approx(plain.diagnostics.cosine_mean)
+    with pytest.raises(ConfigError, match=r"popularity=1\.5"):
+        evaluate(root / "multi", "test", [5], popularity=[1.5], console=QUIET)

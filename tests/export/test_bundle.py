@@ -125,3 +125,17 @@ def test_parts_of_different_bundles_do_not_pass(copy: Path, store: Store) -> Non
     write_manifest(copy, "bundle", **{**content, "index": {**content["index"], "num_vectors": 41}})
     with pytest.raises(SearchIndexError, match="'num_vectors': 41"):
         open_bundle(copy)
+
+
+def test_the_popularity_dial_is_one_more_dimension(run: Path, store: Store, tmp_path: Path) -> None:
+    opened = open_bundle(export(run, tmp_path / "bundle", user_vectors=True, popularity=0.5))
+    assert opened.config.popularity == 0.5
+    items = np.array(pq.read_table(opened.path / "item_vectors.parquet")["vector"].to_pylist())
+    plain = encode_items(load_run(run).model, store)
+    counts = store.item_counts()[1:] + 1
+    np.testing.assert_allclose(items[:, :-1], plain, atol=1e-6)
+    np.testing.assert_allclose(items[:, -1], 0.035 * np.log(counts / counts.mean()), rtol=1e-5)
+    users = np.array(pq.read_table(opened.path / "user_vectors.parquet")["vectors"].to_pylist())
+    assert (users[..., -1] == 1).all()
+    _, rows = opened.index.search(users[0].astype(np.float32), 3)
+    np.testing.assert_array_equal(rows, np.argsort(-(users[0] @ items.T), axis=1)[:, :3] + 1)

@@ -25,7 +25,7 @@ class Candidates:
     """The best items of each vector of each user, and the vectors."""
 
     interests: np.ndarray
-    """float32 [U, V, D]."""
+    """Unit vectors, float32 [U, V, D]."""
     head_usage: np.ndarray
     """p(head), mean over users, [H]."""
     items: np.ndarray
@@ -62,7 +62,7 @@ def find_candidates(
     head_usage = np.concatenate([part.head_usage for part in encoded]).mean(axis=0, dtype=np.float64)
     scorer = interest_scorer(interests, item_vectors, next(model.parameters()).device)
     items, scores = ranked_lists(scorer, queries.seen, store.num_items, k, interests.shape[1], advance)
-    return Candidates(interests, head_usage, items, scores)
+    return Candidates(interests[..., : model.config.embedding_dim], head_usage, items, scores)
 
 
 def encode_range(

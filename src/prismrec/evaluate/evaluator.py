@@ -43,6 +43,7 @@ def evaluate(
     ks: Sequence[int] | None = None,
     against: Sequence[Path] = (),
     *,
+    popularity: Sequence[float] = (),
     pairs: pl.DataFrame | None = None,
     seed: int = 0,
     date: datetime | None = None,
@@ -58,17 +59,18 @@ def evaluate(
         split: "valid" or "test".
         ks: lengths of the lists; by default 10, 50 and 100, or what the catalogue allows.
         against: other runs on the same store, for example the same model with V = 1.
+        popularity: positions of this dial to evaluate the run at, each a method; by default the configured one.
         pairs: labelled pairs `user_id, item_id, label`, for the models' AUC.
         seed: of the bootstrap.
         date: written into the report; now by default.
         console: where progress is shown; standard error by default.
 
     Raises:
-        ConfigError: a k is below 1 or above the catalogue's size.
+        ConfigError: a k is below 1 or above the catalogue's size, or a dial is not between 0 and 1.
         ArtifactError: a run is missing or damaged, or on another store.
         DataError: the split is unknown or holds no user with a target, or a labelled pair is not valid.
     """
-    runs = [load_run(path) for path in (run, *against)]
+    runs = [load_run(run, popularity=dial) for dial in popularity or (None,)] + [load_run(path) for path in against]
     store, config = runs[0].store, runs[0].config
     _check_same_store(runs)
     lengths = _checked_ks(ks, store)
@@ -181,7 +183,7 @@ def _settings(runs: Sequence[Run], **call: Any) -> dict[str, Any]:
     return {
         **call,
         "run": str(runs[0].path),
-        "against": [str(run.path) for run in runs[1:]],
+        "runs": [str(run.path) for run in runs],
         "store": str(runs[0].store.path),
         "exclude_seen": config.exclude_seen,
         "before_target_time": config.history.before_target_time,
@@ -198,9 +200,16 @@ def _with_auc(method: Method, run: Run, pairs: pl.DataFrame, split: Split) -> Me
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """Directory names with V, or whole paths where two runs would read the same."""
-    names = [f"{run.path.name} (V={run.config.model.num_interests})" for run in runs]
-    return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
+    """Directory names with V and the dial, or whole paths where two runs would read the same."""
+    details = [f"(V={run.config.model.num_interests}{_dial(run)})" for run in runs]
+    names = [f"{run.path.name} {detail}" for run, detail in zip(runs, details, strict=True)]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{run.path} {detail}" for run, detail in zip(runs, details, strict=True)]
+
+
+def _dial(run: Run) -> str:
+    return f", popularity {run.config.popularity:g}" if run.config.popularity else ""
 
 
 def _check_same_store(runs: Sequence[Run]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from prismrec.artifact import replacing_directory, write_manifest
-from prismrec.config import HistoryConfig
+from prismrec.config import HistoryConfig, dump_toml
 from prismrec.data.store import Store
 from prismrec.export.onnx import OPSET, check_user_encoder, export_user_encoder
 from prismrec.export.reader import CONFIG, INDEX, ITEM_VECTORS, KIND, STORE, USER_ENCODER, USER_VECTORS, WEIGHTS
@@ -26,13 +26,14 @@ _SAMPLE_USERS = 1000  # on whom the encoder is checked and the index measured
 _USERS_PER_BATCH = 256
 
 
-def export(run: Path, out: Path, *, user_vectors: bool = False) -> Path:
+def export(run: Path, out: Path, *, user_vectors: bool = False, popularity: float | None = None) -> Path:
     """Write the bundle of a trained run.
 
     Args:
         run: a run directory.
         out: the bundle directory; an earlier bundle there is replaced.
         user_vectors: also write the vectors of every known user.
+        popularity: another position of this dial than the configured one.
 
     Returns:
         `out`.
@@ -41,10 +42,10 @@ def export(run: Path, out: Path, *, user_vectors: bool = False) -> Path:
         ArtifactError: the run or its store is missing or damaged, or ONNX and PyTorch do not agree.
         SearchIndexError: no index reaches the required recall.
     """
-    trained = runs.load_run(run)
+    trained = runs.load_run(run, popularity=popularity)
     store, config = trained.store, trained.config
     with replacing_directory(out, KIND) as directory:
-        shutil.copyfile(run / runs.CONFIG, directory / CONFIG)
+        (directory / CONFIG).write_text(dump_toml(config))
         shutil.copyfile(run / runs.WEIGHTS, directory / WEIGHTS)
         shutil.copytree(store.path, directory / STORE)
 

@@ -16,7 +16,7 @@ class UserEncoding(NamedTuple):
     """Vectors of a batch of users, float32."""
 
     vectors: np.ndarray
-    """Unit vectors [B, V, D]."""
+    """Unit vectors [B, V, D], or [B, V, D + 1] with a last 1 if popularity counts."""
     head_usage: np.ndarray
     """p(head) of each user's history [B, H]."""
     interest_weights: np.ndarray
@@ -25,14 +25,29 @@ class UserEncoding(NamedTuple):
 
 @torch.inference_mode()
 def encode_items(model: MultiInterestModel, store: Store) -> np.ndarray:
-    """Unit vectors of the whole catalogue, float32 [I, D]; row i is catalogue row i + 1."""
+    """Vectors of the whole catalogue, float32 [I, D] or [I, D + 1]; row i is catalogue row i + 1.
+
+    They are unit vectors; if popularity counts, each has one more dimension that holds its part of the score.
+    """
     device = next(model.parameters()).device
     features = store.item_features
     parts = [
         model.encode_items(torch.from_numpy(features[start : start + ITEMS_PER_BATCH].copy()).to(device)).cpu().numpy()
         for start in range(1, len(features), ITEMS_PER_BATCH)
     ]
-    return np.concatenate(parts) if parts else np.zeros((0, model.config.embedding_dim), np.float32)
+    vectors = np.concatenate(parts) if parts else np.zeros((0, model.config.embedding_dim), np.float32)
+    if not model.popularity_weight:
+        return vectors
+    part = model.popularity_weight * log_popularity(store.item_counts()[1:])
+    return np.column_stack([vectors, part.astype(np.float32)])
+
+
+def log_popularity(counts: np.ndarray) -> np.ndarray:
+    """Log of each item's share of training events [I] over that of the average item, one event added to each.
+
+    log((n_i + 1) / mean_j(n_j + 1))
+    """
+    return np.log((counts + 1) / np.mean(counts + 1))
 
 
 @torch.inference_mode()

@@ -20,7 +20,7 @@ class ServedUser(NamedTuple):
     """What serving needs of a user."""
 
     interests: Tensor
-    """Unit vectors [B, V, D]."""
+    """Unit vectors [B, V, D], or [B, V, D + 1] with a last 1 if popularity counts."""
     interest_weights: Tensor
     """Share of each click in each interest [B, V, T]; rows sum to one, or are zero without clicks."""
     head_usage: Tensor
@@ -34,10 +34,13 @@ class MultiInterestModel(nn.Module):
         config: the model's settings, with `hashing.primes` given for every feature (see `resolve_primes`).
         schema: the features of the store it was built for.
         max_length: T, length of the history.
+        popularity_weight: weight of an item's log popularity in its score; if not 0, served vectors have one more
+            dimension, in which users are 1 and items their weighted log popularity (see `encode`).
     """
 
-    def __init__(self, config: ModelConfig, schema: Schema, max_length: int) -> None:
+    def __init__(self, config: ModelConfig, schema: Schema, max_length: int, popularity_weight: float = 0.0) -> None:
         super().__init__()
+        self.popularity_weight = popularity_weight
         primes = config.hashing.primes
         self.config = config
         self.schema = schema
@@ -67,6 +70,8 @@ class MultiInterestModel(nn.Module):
             scores = torch.where(mask[:, None], similarity, -1.0).amax(-1)
             interests = select_top_vectors(interests, scores, self.config.top_vectors)
             shares = select_top_vectors(shares, scores, self.config.top_vectors)
+        if self.popularity_weight:
+            interests = nn.functional.pad(interests, (0, 1), value=1.0)
         usage = encoded.weights.sum(-1)
         return ServedUser(interests, shares, usage / usage.sum(-1, keepdim=True).clamp(min=1e-12))
 

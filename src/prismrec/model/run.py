@@ -17,7 +17,8 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from prismrec.artifact import read_manifest, replacing_file, write_manifest
-from prismrec.config import Config, dump_toml, load_config
+from prismrec.config import Config, dump_toml, load_config, parse_config
+from prismrec.data.schema import Schema
 from prismrec.data.store import Store
 from prismrec.errors import ArtifactError
 from prismrec.model.multi_interest import MultiInterestModel
@@ -69,14 +70,22 @@ def save_run(path: Path, config: Config, store: Store, model: MultiInterestModel
     )
 
 
-def load_run(path: Path, store: Path | None = None) -> Run:
+def build_model(config: Config, schema: Schema) -> MultiInterestModel:
+    """A new model for a full configuration."""
+    popularity_weight = config.loss.temperature * config.popularity
+    return MultiInterestModel(config.model, schema, config.history.max_length, popularity_weight)
+
+
+def load_run(path: Path, store: Path | None = None, popularity: float | None = None) -> Run:
     """Read a run and open its store.
 
     Args:
         path: the run directory.
         store: where the store is now, if it was moved since training.
+        popularity: another position of this dial than the configured one.
 
     Raises:
+        ConfigError: the dial is not between 0 and 1.
         ArtifactError: the run or its store is missing or damaged, or the store is another one.
     """
     manifest = read_manifest(path, KIND)
@@ -84,6 +93,8 @@ def load_run(path: Path, store: Path | None = None) -> Run:
     opened = Store.open(store or Path(manifest["store"]))
     if opened.manifest["schema_hash"] != manifest["schema_hash"] or opened.num_items != manifest["num_items"]:
         raise ArtifactError(f"{opened.path}: expected the store that {path} was trained on; it has another schema")
-    model = MultiInterestModel(config.model, opened.schema, config.history.max_length)
+    if popularity is not None:
+        config = parse_config({**config.model_dump(mode="json"), "popularity": popularity}, "popularity")
+    model = build_model(config, opened.schema)
     model.load_state_dict(load_file(path / WEIGHTS))
     return Run(path, manifest, config, opened, model.eval())

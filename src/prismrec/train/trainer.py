@@ -14,8 +14,7 @@ from prismrec.data.store import Store
 from prismrec.errors import ArtifactError, ConfigError, DataError, TrainingError
 from prismrec.evaluate.evaluator import recall_at_k
 from prismrec.evaluate.queries import make_queries
-from prismrec.model.multi_interest import MultiInterestModel
-from prismrec.model.run import CONFIG, save_run, write_config
+from prismrec.model.run import CONFIG, build_model, save_run, write_config
 from prismrec.train.checkpoint import Checkpoint, Progress, load_checkpoint, save_checkpoint
 from prismrec.train.logs import TrainingLog
 from prismrec.train.optimizers import Optimizers
@@ -78,7 +77,7 @@ class Trainer:
         bfloat16_by_default = settings.precision == "auto" and self.device.type == "cuda"
         self.bfloat16 = settings.precision == "bfloat16" or bfloat16_by_default
         torch.manual_seed(settings.seed)
-        self.model = MultiInterestModel(config.model, store.schema, config.history.max_length)
+        self.model = build_model(config, store.schema)
         self.step = TrainStep(config, store, self.model).to(self.device)
         self.loader = ExampleLoader(store, config.history, settings.batch_size, settings.seed)
         if not self.loader.num_examples:
