@@ -78,12 +78,11 @@ def evaluate(
         store, split, exclude_seen=config.exclude_seen, before_target_time=config.history.before_target_time
     )
     headline_k = HEADLINE_K if HEADLINE_K in lengths else lengths[len(lengths) // 2]
+    aucs = [None if pairs is None else labelled_auc(other, pairs, split) for other in runs]
     with _progress(console) as progress:
         evaluation = _Evaluation(store, queries, lengths, headline_k, seed, progress)
-        models = [evaluation.model(name, other) for name, other in zip(_names(runs), runs, strict=True)]
+        models = [evaluation.model(*each) for each in zip(_names(runs), runs, aucs, strict=True)]
         baselines = [evaluation.baseline(name, scorer) for name, scorer in _baselines(store, queries)]
-    if pairs is not None:
-        models = [_with_auc(method, other, pairs, split) for method, other in zip(models, runs, strict=True)]
     return Report(
         settings=_settings(
             runs, split=split, seed=seed, date=(date or datetime.now(UTC)).isoformat(timespec="seconds")
@@ -137,7 +136,7 @@ class _Evaluation:
         self._catalogue = Catalogue.of(store)
         self._first_recall: np.ndarray | None = None
 
-    def model(self, name: str, run: Run) -> Method:
+    def model(self, name: str, run: Run, auc: float | None) -> Method:
         task = self._progress.add_task(name, total=self._queries.num_users)
         candidates = find_candidates(
             run.model.to(_device(run)),
@@ -149,7 +148,7 @@ class _Evaluation:
         )
         method = self._method(name, "model", candidates.merged())
         diagnostics = diagnose(candidates, self._queries.targets, self._headline_k, self._seed)
-        return method.model_copy(update={"diagnostics": diagnostics})
+        return method.model_copy(update={"diagnostics": diagnostics.model_copy(update={"auc": auc})})
 
     def baseline(self, name: str, scorer: Scorer) -> Method:
         task = self._progress.add_task(name, total=self._queries.num_users)
@@ -191,12 +190,6 @@ def _settings(runs: Sequence[Run], **call: Any) -> dict[str, Any]:
         "resamples": NUM_RESAMPLES,
         "config": config.model_dump(mode="json"),
     }
-
-
-def _with_auc(method: Method, run: Run, pairs: pl.DataFrame, split: Split) -> Method:
-    assert method.diagnostics is not None
-    diagnostics = method.diagnostics.model_copy(update={"auc": labelled_auc(run, pairs, split)})
-    return method.model_copy(update={"diagnostics": diagnostics})
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
