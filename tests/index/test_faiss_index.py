@@ -85,3 +85,9 @@ def test_another_file_is_refused(approximate: FaissIndex, tmp_path: Path, conten
     (tmp_path / "index.faiss").write_bytes(content)
     with pytest.raises(SearchIndexError, match=r"index\.faiss: expected a Faiss index"):
         FaissIndex.load(tmp_path / "index.faiss", approximate.description)
+
+
+@pytest.mark.parametrize("exact_below", [50_000, 1000])
+def test_vectors_are_those_indexed(exact_below: int) -> None:
+    index = FaissIndex.build(ITEMS, USERS, exact_below=exact_below)
+    np.testing.assert_array_equal(index.vectors(np.array([4000, 1, 7])), ITEMS[[3999, 0, 6]])

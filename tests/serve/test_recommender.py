@@ -203,6 +203,17 @@ def test_interests_share_out_the_newest_events(recommender: Recommender) -> None
     assert formed["interest"].unique().sort().to_list() == [0, 1, 2, 3]
 
 
+def test_closeness_is_the_cosine_of_event_and_interest(recommender: Recommender, bundle: Path) -> None:
+    items = dict(pl.read_parquet(bundle / "item_vectors.parquet").iter_rows())
+    users = dict(pl.read_parquet(bundle / "user_vectors.parquet").iter_rows())
+    formed = recommender.interests(_users(111))
+    expected = [
+        np.dot(users[111][interest], items[item])
+        for interest, item in zip(formed["interest"], formed["item_id"], strict=True)
+    ]
+    np.testing.assert_allclose(formed["closeness"], expected, atol=1e-5)
+
+
 def test_batches_do_not_change_the_result(recommender: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
     given = pl.concat([EVENTS, EVENTS[:5].with_columns(user_id=pl.lit(3, pl.Int64))])
     known, mixed = recommender.recommend(k=6), recommender.recommend(given, k=6)

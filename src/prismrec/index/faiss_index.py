@@ -39,6 +39,8 @@ class FaissIndex:
             raise SearchIndexError(f"index: expected {expected}, found {found}; export the bundle again")
         self._index = index
         self.description = description
+        if description["kind"] == "ivf":
+            index.make_direct_map()  # from a row to its cell, for `vectors`
 
     @classmethod
     def build(
@@ -115,6 +117,10 @@ class FaissIndex:
         if short.any():  # an approximate search can visit fewer than k items; exhaust the catalogue instead
             scores[short], rows[short] = self._search_exactly(queries[short], num_found)
         return best_first(scores, rows + 1, k)
+
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        """The indexed vectors of catalogue rows: int64 [N], from 1 -> float32 [N, D]."""
+        return np.asarray(self._index.reconstruct_batch(np.ascontiguousarray(rows - 1)))
 
     def _parameters(self, k: int) -> Any:
         parameters = self.description["parameters"]

@@ -88,8 +88,9 @@ class Recommender:
         """Which past events formed each interest.
 
         Returns:
-            `user_id, interest, item_id, timestamp, weight`: the share of each event that the encoder
-            saw in each interest, which sums to one over an interest; largest share first.
+            `user_id, interest, item_id, timestamp, weight, closeness`: the share of each event that the
+            encoder saw in each interest, which sums to one over an interest, largest share first; and the
+            cosine of the event's item with the interest.
         """
         requests = self._requests(users)
         frames = [
@@ -162,6 +163,11 @@ class Recommender:
                 "weight": encoded.interest_weights[mask],
             }
         )
+        distinct, place = np.unique(histories.item[user, step], return_inverse=True)
+        dim = self.bundle.config.model.embedding_dim  # what follows it is popularity
+        items = self.bundle.index.vectors(distinct)[place, :dim]
+        closeness = np.einsum("nd,nd->n", items, encoded.vectors[user, interest, :dim])
+        frame = frame.with_columns(closeness=closeness)
         order = np.lexsort((step, -encoded.interest_weights[mask], interest, user))
         return frame[order]
 

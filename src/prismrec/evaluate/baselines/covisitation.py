@@ -30,8 +30,8 @@ from prismrec.evaluate.retrieval import Scorer
 WINDOW = 10
 SHRINKAGE = 1000.0
 NEIGHBOURS = 1000
-HISTORY = 100
-HALF_LIFE = 50
+HISTORY = 400
+HALF_LIFE = 200
 """Events back in the history at which an event counts half."""
 
 _EVENTS_PER_CHUNK = 200_000
