@@ -41,7 +41,7 @@ def test_a_package_that_is_too_old_or_not_there(monkeypatch: pytest.MonkeyPatch)
         return "0.1" if package == "numpy" else real(package)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    assert _texts("missing").splitlines() == ["missing  numpy 0.1 (>=2.0)", "missing  polars not installed (>=1.30)"]
+    assert _texts("missing").splitlines() == ["missing  numpy 0.1 (>=2.0)", "missing  polars not installed (>=1.37)"]
     assert "extra milvus: " in _texts("optional")
     assert "pip install 'prismrec[milvus]'" in _texts("optional")
 
