@@ -158,8 +158,9 @@ class LossConfig(_Section):
     deduplicate: bool = True
     """Weight each entry of the rest of the queue by 1 / its number of appearances there."""
     log_q: float = Field(0.0, ge=0, le=1)
-    """Dial from debiasing to likelihood. 0 counts popular negatives as often as they come: inverse-propensity
-    weighting, no popularity bias. 1 divides each by how often it is expected: the full softmax."""
+    """Dial from debiasing to likelihood. 0 leaves popular items as heavy among the negatives as the queue makes them:
+    inverse-propensity weighting, which `deduplicate` levels off for items that come up more than once. 1 divides each
+    by the weight it is expected to have: the full softmax."""
     balance_weight: float = Field(1.0, ge=0)
     """Of the auxiliary loss that keeps every head in use."""
     sharpness_weight: float = Field(1.0, ge=0)
@@ -178,7 +179,7 @@ class TrainConfig(_Section):
     """How the model is fitted."""
 
     batch_size: int = Field(256, ge=1)
-    """Targets per step."""
+    """Targets per step; with history.before_target_time on average, since baskets stay together."""
     epochs: int = Field(10, ge=1)
     """Passes over the training events, at most."""
     max_steps: int | None = Field(None, ge=1)
@@ -228,16 +229,18 @@ class Config(_Section):
     """Leave items of the user's history out of validation and evaluation."""
     popularity: float = Field(0.0, ge=0, le=1)
     """Dial of validation, evaluation and serving, not of training: adds temperature * popularity * log p(item) to an
-    item's score. 0 recommends without popularity bias; 1 gives back what a queue without log_q took away, so that
-    scores rank by likelihood. Each point between trades coverage for recall."""
+    item's score. 0 recommends without popularity bias; 1 gives back what a queue with log_q=0 and deduplicate=false
+    took away, so that scores rank by likelihood (more than that with deduplicate, for the most popular items). Each
+    point between trades coverage for recall."""
 
     @model_validator(mode="after")
     def _queue_holds_batch(self) -> Self:
         easy = self.loss.queue_size - self.loss.hard_queue_size
-        if easy < self.train.batch_size:
+        largest = 2 * self.train.batch_size - 1 if self.history.before_target_time else self.train.batch_size
+        if easy < largest:
             raise ValueError(
-                f"loss.queue_size - loss.hard_queue_size = {easy} must be at least train.batch_size="
-                f"{self.train.batch_size}"
+                f"loss.queue_size - loss.hard_queue_size = {easy} must be at least {largest}, the largest batch of "
+                f"train.batch_size={self.train.batch_size}"
             )
         if self.loss.kind == "single_vector" and self.model.num_interests != 1:
             raise ValueError("loss.kind='single_vector' needs model.num_interests=1")

@@ -108,6 +108,7 @@ def test_interests_say_the_five_events_of_largest_share(app: FastAPI, recommende
         assert [event["item_id"] for event in one["events"]] == rows["item_id"].to_list()
         assert [event["timestamp"] for event in one["events"]] == rows["timestamp"].to_list()
         assert [event["weight"] for event in one["events"]] == pytest.approx(rows["weight"].to_list())
+        assert [event["closeness"] for event in one["events"]] == pytest.approx(rows["closeness"].to_list(), abs=1e-5)
 
 
 def test_options(app: FastAPI, recommender: Recommender) -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from prismrec.config import LossConfig, ModelConfig
-from prismrec.loss.contrastive import multi_vector_loss, single_vector_loss
+from prismrec.loss.contrastive import multi_vector_loss, shared_multi_vector_loss, single_vector_loss
 from prismrec.loss.regularizers import balance_loss, semantic_loss, sharpness_loss
 from prismrec.model.item_encoder import ItemEmbedding
 from prismrec.model.user_encoder import UserEmbedding
@@ -192,3 +192,31 @@ def test_shared_negatives_give_the_same_loss_and_gradients(
         found.append((loss.detach(), items.grad, raw.grad))
     for expected, actual in zip(*found, strict=True):
         torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_shared_negatives_at_the_limits_stay_finite(joint: bool) -> None:
+    """A queue that holds only the targets themselves, and a target whose sibling is far ahead but not in the queue."""
+    generator = torch.Generator().manual_seed(0)
+    for positive_ids, queue in (([1], [1, 0]), ([1, 2], [1, 1]), ([1, 3], [1, 2])):
+        ids, queue_ids = torch.tensor(positive_ids), torch.tensor(queue)
+        raw = torch.randn(1, 2, 4, generator=generator).requires_grad_()
+        catalogue = torch.randn(4, 4, generator=generator)
+        loss = shared_multi_vector_loss(
+            torch.nn.functional.normalize(raw, dim=-1),
+            torch.zeros_like(ids),
+            unit(catalogue[ids].tolist()),
+            unit(catalogue[queue_ids].tolist()),
+            torch.full((len(ids), 2), 0.5),
+            positive_ids=ids,
+            negative_ids=queue_ids,
+            negative_weights=(queue_ids != 0).float(),
+            temperature=0.005,
+            margin=1.0,
+            joint=joint,
+        )
+        loss.backward()
+        assert torch.isfinite(loss)
+        assert torch.isfinite(raw.grad).all()
+        if len(ids) == 1 and not joint:
+            assert loss.item() == 0.0  # nothing to tell it from

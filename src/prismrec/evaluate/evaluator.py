@@ -70,7 +70,9 @@ def evaluate(
         ArtifactError: a run is missing or damaged, or on another store.
         DataError: the split is unknown or holds no user with a target, or a labelled pair is not valid.
     """
-    runs = [load_run(run, popularity=dial) for dial in popularity or (None,)] + [load_run(path) for path in against]
+    runs = [load_run(run, popularity=dial) for dial in dict.fromkeys(popularity) or (None,)] + [
+        load_run(path) for path in against
+    ]
     store, config = runs[0].store, runs[0].config
     _check_same_store(runs)
     lengths = _checked_ks(ks, store)

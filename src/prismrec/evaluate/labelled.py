@@ -21,7 +21,7 @@ _PAIRS_PER_BATCH = 16_384
 
 
 def labelled_auc(run: Run, pairs: pl.DataFrame, split: Split = "test") -> float:
-    """AUC of a model's scores (largest cosine over a user's vectors) on labelled pairs.
+    """AUC of a model's scores (largest inner product over a user's vectors) on labelled pairs.
 
     Args:
         run: the trained model and its store.

@@ -19,7 +19,7 @@ class EncodedUsers(NamedTuple):
     """The encoder's outputs, float32, in the order of its graph."""
 
     vectors: np.ndarray
-    """Unit vectors [B, V, D]."""
+    """Unit vectors [B, V, D], or [B, V, D + 1] with a last 1 if popularity counts."""
     interest_weights: np.ndarray
     """Share of each past event in each interest [B, V, T], newest first; rows without events are zero."""
     head_usage: np.ndarray

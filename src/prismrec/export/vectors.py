@@ -1,6 +1,7 @@
 """Vectors as Parquet with original ids, for vector databases and notebooks.
 
-Takes ids and float32 arrays; gives files whose vectors are fixed-size lists.
+Takes ids and float32 arrays; gives files whose vectors are fixed-size lists. Search them by inner product:
+with the dial of popularity they have one dimension more and are no unit vectors.
 """
 
 from collections.abc import Iterable

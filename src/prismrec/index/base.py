@@ -1,7 +1,8 @@
 """The contract of every search index over item vectors.
 
 Takes query vectors; gives, for each, catalogue rows and inner products, best first. Vectors are
-L2-normalised by the model, so that the inner product is the cosine.
+L2-normalised by the model, so that the inner product is the cosine; with the dial of popularity one
+more dimension adds an item's part of the score.
 """
 
 from typing import Protocol

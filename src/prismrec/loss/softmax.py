@@ -93,16 +93,23 @@ def shared_positive_log_prob(
         hits = (positive_ids[:, None] == negative_ids).to(weights.dtype)  # [B, Q]
         taken = torch.zeros_like(negatives[:, 0]).index_add_(0, moment, hits)
         log_weight = (weights * (taken == 0)).log()[:, None]  # [G, 1, Q]; log 0 leaves an entry out
-        siblings = _sibling_weights(positive_ids, moment, hits @ weights)
+        own_weight = hits @ weights
+        siblings = _sibling_weights(positive_ids, moment, own_weight)
+        as_negative = torch.where(own_weight > 0, 0.0, -torch.inf)[:, None]  # [B, 1]
         largest = (negatives + log_weight).amax(-1)  # [G, V]
-        largest.scatter_reduce_(0, moment[:, None].expand_as(positive), positive, "amax")
+        largest.scatter_reduce_(0, moment[:, None].expand_as(positive), positive + as_negative, "amax")
+        largest.nan_to_num_(neginf=0.0)  # no negative at all
         if joint:
             largest = largest.amax(1, keepdim=True).expand_as(largest)
     mass = (negatives + (log_weight - largest[..., None])).exp_().sum(-1)
     shifted = positive - largest[moment]
-    others = nn.functional.embedding(moment, mass) + siblings @ shifted.exp()
-    total = (shifted - margin).exp() + others
-    return shifted - margin - (total.sum(1, keepdim=True) if joint else total).log()
+    others = nn.functional.embedding(moment, mass) + siblings @ (shifted + as_negative).exp()
+    own = shifted - margin
+    total = own
+    if joint:
+        total, others = own.logsumexp(1, keepdim=True), others.sum(1, keepdim=True)
+    log_others = torch.where(others > 0, others.clamp(min=torch.finfo(others.dtype).tiny).log(), -torch.inf)
+    return own - torch.logaddexp(total, log_others)
 
 
 def _sibling_weights(positive_ids: Tensor, moment: Tensor, weight: Tensor) -> Tensor:

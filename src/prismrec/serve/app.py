@@ -73,11 +73,12 @@ class Item(BaseModel):
 
 
 class Cause(BaseModel):
-    """A past event, and its share in an interest."""
+    """A past event, its share in an interest, and the cosine of its item with the interest."""
 
     item_id: int | str
     timestamp: int
     weight: float
+    closeness: float
 
 
 class Interest(BaseModel):
