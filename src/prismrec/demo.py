@@ -5,6 +5,7 @@ households bought, the interests found in it, and what is recommended under each
 shortest complete program that uses PrismRec.
 """
 
+import shutil
 import time
 from pathlib import Path
 
@@ -88,8 +89,7 @@ def _fresh(run: Path) -> Path:
     if run.exists():
         if not (run / "config.toml").exists():
             raise ArtifactError(f"{run}: expected a run of an earlier demo; choose another --out")
-        for path in sorted(run.rglob("*"), reverse=True):
-            path.rmdir() if path.is_dir() else path.unlink()
+        shutil.rmtree(run)
     return run
 
 

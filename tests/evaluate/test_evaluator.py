@@ -173,7 +173,7 @@ def test_the_popularity_dial_adds_weighted_log_popularity_to_scores(root: Path) 
     queries = make_queries(plain.store, "test", exclude_seen=True)
     unit = encode_items(plain.model, plain.store)
     interests = find_candidates(plain.model, plain.store, queries, plain.config.history, 10).interests
-    counts = plain.store.item_counts()[1:] + 1
+    counts = plain.store.item_counts[1:] + 1
     for dial in (0.5, 1.0):
         run = load_run(root / "multi", popularity=dial)
         found = find_candidates(run.model, run.store, queries, run.config.history, 10)

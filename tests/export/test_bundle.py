@@ -132,7 +132,7 @@ def test_the_popularity_dial_is_one_more_dimension(run: Path, store: Store, tmp_
     assert opened.config.popularity == 0.5
     items = np.array(pq.read_table(opened.path / "item_vectors.parquet")["vector"].to_pylist())
     plain = encode_items(load_run(run).model, store)
-    counts = store.item_counts()[1:] + 1
+    counts = store.item_counts[1:] + 1
     np.testing.assert_allclose(items[:, :-1], plain, atol=1e-6)
     np.testing.assert_allclose(items[:, -1], 0.035 * np.log(counts / counts.mean()), rtol=1e-5)
     users = np.array(pq.read_table(opened.path / "user_vectors.parquet")["vectors"].to_pylist())

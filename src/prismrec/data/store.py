@@ -111,6 +111,7 @@ class Store:
         ends = {"train": self.valid_start, "valid": self.test_start, "test": self.offsets[1:]}
         return np.asarray(starts[split]), np.asarray(ends[split])
 
+    @cached_property
     def item_counts(self) -> np.ndarray:
         """Training events of each catalogue row, int64 [I + 1]; row 0 is padding."""
         return np.bincount(self.item[flat_ranges(*self.split_bounds("train"))], minlength=self.num_items + 1)

@@ -38,7 +38,7 @@ def encode_items(model: MultiInterestModel, store: Store) -> np.ndarray:
     vectors = np.concatenate(parts) if parts else np.zeros((0, model.config.embedding_dim), np.float32)
     if not model.popularity_weight or not len(vectors):
         return vectors
-    part = model.popularity_weight * log_popularity(store.item_counts()[1:])
+    part = model.popularity_weight * log_popularity(store.item_counts[1:])
     return np.column_stack([vectors, part.astype(np.float32)])
 
 

@@ -11,6 +11,7 @@ import polars as pl
 
 from prismrec.config import HistoryConfig
 from prismrec.data.history import HistoryBatch, gather_histories
+from prismrec.data.ranges import flat_ranges
 from prismrec.data.schema import DWELL
 from prismrec.data.store import Store
 from prismrec.serve.requests import NEW_USER, Requests
@@ -56,7 +57,7 @@ def _stored_events(store: Store, position: np.ndarray) -> pl.DataFrame:
     start = store.offsets[known]
     length = np.where(position == NEW_USER, 0, store.offsets[known + 1] - start)
     request = np.repeat(np.arange(len(position)), length)
-    rows = np.arange(len(request)) + np.repeat(start - (np.cumsum(length) - length), length)
+    rows = flat_ranges(start, start + length)
     context = (
         {}
         if store.context is None

@@ -52,11 +52,11 @@ class Objective(nn.Module):
                 routing of items and count every example, as in the reference.
             with_metrics: also give the metrics; without them, negatives that all examples share cost far less.
         """
-        config, prob_head = self.config, self.router(positive.category)
+        config, prob_head, target = self.config, self.router(positive.category), unit_norm(positive.item)
         loss, metrics = self._contrastive_loss(
             user.interests,
             moment,
-            unit_norm(positive.item),
+            target,
             negatives,
             prob_head,
             (positive_ids, negative_ids, negative_share),
@@ -68,9 +68,7 @@ class Objective(nn.Module):
         auxiliary = {
             "balance_loss": balance_loss(prob_head),
             "sharpness_loss": sharpness_loss(prob_head),
-            "semantic_loss": semantic_loss(
-                select_rows(user.heads, moment), unit_norm(positive.item), prob_head, config.temperature
-            ),
+            "semantic_loss": semantic_loss(select_rows(user.heads, moment), target, prob_head, config.temperature),
         }
         weights = (config.balance_weight, config.sharpness_weight, config.semantic_weight)
         total = loss + sum(weight * part for weight, part in zip(weights, auxiliary.values(), strict=True))

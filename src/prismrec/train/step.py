@@ -29,7 +29,7 @@ class TrainStep(nn.Module):
         self.model = model
         self.objective = Objective(config.loss, config.model)
         self.register_buffer("features", torch.from_numpy(np.array(store.item_features)), persistent=False)
-        counts = torch.from_numpy(store.item_counts()).double().clamp(min=1)
+        counts = torch.from_numpy(store.item_counts).double().clamp(min=1)
         self.register_buffer("share", (counts / counts.sum()).float(), persistent=False)
         self.register_buffer("queue", torch.zeros(config.loss.queue_size, dtype=torch.int64), persistent=False)
 

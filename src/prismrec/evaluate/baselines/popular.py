@@ -17,7 +17,7 @@ RECENT_SHARE = 0.1
 
 def item_counts(store: Store) -> np.ndarray:
     """Training interactions of each item, int64 [I]."""
-    return store.item_counts()[1:]
+    return store.item_counts[1:]
 
 
 def recent_item_counts(store: Store) -> np.ndarray:
