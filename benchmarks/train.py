@@ -36,7 +36,7 @@ GIB = 1024**3
 CASES: dict[str, list[str]] = {
     "as configured by default": [],
     "a quarter of the queue hard": ["loss.hard_queue_size=1024"],
-    "one vector": ["loss.kind=single_vector", "model.num_interests=1"],
+    "one vector": ["model.num_interests=1"],
 }
 
 TRAIN = """

@@ -49,10 +49,18 @@ BAD = {
     "not a choice": (["model.routing=firm"], r"model\.routing='firm': .*'soft', 'hard' or 'straight_through'"),
     "heads": (["model.num_interests=3"], "num_heads=8 must be a multiple of num_interests=3"),
     "top vectors": (["model.top_vectors=9"], "top_vectors=9 must be at most num_interests=4"),
-    "queue": (["loss.queue_size=10"], r"= 10 must be at least 256, the largest batch of train\.batch_size=256"),
-    "queue of baskets": (["history.before_target_time=true", "train.batch_size=2049"], r"= 4096 must be at least 4097"),
     "hard queue": (["loss.hard_queue_size=4096"], "hard_queue_size=4096 must be below queue_size=4096"),
-    "one vector": (["loss.kind=single_vector"], r"'single_vector' needs model\.num_interests=1"),
+    "hard part without a queue": (
+        ["loss.queue_size=0", "loss.hard_queue_size=1", "loss.uniform_negatives=9"],
+        "hard_queue_size=1 must be below queue_size=0",
+    ),
+    "no negatives": (["loss.queue_size=0"], "no negatives: set queue_size, in_batch_negatives, uniform_negatives or"),
+    "a mixture without pairs": (["loss.joint=false", "loss.reading=maximum"], "reading='maximum' needs joint=true"),
+    "attention heads": (["model.encoder.num_heads=3"], r"embedding_dim=64 must be a multiple of encoder\.num_heads=3"),
+    "adaptive": (["model.adaptive_interests=true"], r"adaptive_interests needs an encoder: set encoder\.kind"),
+    "seed": (["train.seed=4294967296"], r"train\.seed=4294967296: .*less than 2147483648"),
+    "dropout": (["model.encoder.dropout=1.0"], r"model\.encoder\.dropout=1\.0: .*less than 1"),
+    "encoder": (["model.encoder.kind=lstm"], r"model\.encoder\.kind='lstm': .*'none', 'transformer' or 'hstu'"),
     "no value": (["train.epochs"], "--set 'train.epochs': expected key=value, for example"),
     "no key": (["=5"], "--set '=5': expected key=value"),
     "a value as a section": (["exclude_seen=true", "exclude_seen.x=1"], "'exclude_seen' is a value, not a section"),
@@ -63,6 +71,17 @@ BAD = {
 def test_bad_settings_name_the_key(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(overrides=overrides)
+
+
+@pytest.mark.parametrize("source", ["in_batch_negatives", "uniform_negatives", "full_softmax_items"])
+def test_any_source_of_negatives_is_enough(source: str) -> None:
+    config = load_config(overrides=["loss.queue_size=0", f"loss.{source}=1"])
+    assert (config.loss.queue_size, getattr(config.loss, source)) == (0, 1)
+
+
+def test_a_queue_may_be_shorter_than_a_batch() -> None:
+    config = load_config(overrides=["loss.queue_size=10", "loss.hard_queue_size=9", "train.batch_size=256"])
+    assert (config.loss.queue_size, config.loss.hard_queue_size) == (10, 9)
 
 
 def test_a_file_that_is_missing_or_not_toml_is_named(tmp_path: Path) -> None:
@@ -117,6 +136,13 @@ CONFIGS = st.builds(
             "top_vectors": st.none() | st.integers(1, 4),
             "elapsed_boundaries": st.lists(st.integers(0, 10**9), max_size=4),
             "temperature": st.floats(1e-300, 1e300),
+            "encoder": st.fixed_dictionaries(
+                {
+                    "kind": st.sampled_from(["none", "transformer", "hstu"]),
+                    "num_heads": st.sampled_from([1, 2, 4, 8]),
+                    "dropout": st.floats(0, 1, exclude_max=True),
+                }
+            ),
             "hashing": st.fixed_dictionaries(
                 {
                     "primes": st.dictionaries(

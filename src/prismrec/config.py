@@ -94,6 +94,21 @@ class HashingConfig(_Section):
     """Explicit moduli per feature name; features not named here are sized from the store."""
 
 
+class EncoderConfig(_Section):
+    """The sequence model under the interest heads."""
+
+    kind: Literal["none", "transformer", "hstu"] = "none"
+    """`none` pools the clicks as they are, as Multi-CLRec does, one example a pass. The others are causal and give an
+    example at every position of a history in one pass: pre-norm attention with gated feed-forward layers, or HSTU's
+    pointwise attention, both with a bias by relative position and elapsed time."""
+    num_layers: int = Field(2, ge=1)
+    """Blocks."""
+    num_heads: int = Field(2, ge=1)
+    """Attention heads of a block; divides embedding_dim."""
+    dropout: float = Field(0.2, ge=0, lt=1)
+    """Share of the inputs and of each block's outputs that training leaves out."""
+
+
 class ModelConfig(_Section):
     """The multi-interest model (Multi-CLRec, arXiv 2005.12964)."""
 
@@ -103,6 +118,7 @@ class ModelConfig(_Section):
     """H: prototypes that clicks are routed to."""
     num_interests: int = Field(4, ge=1)
     """V: vectors per user; divides num_heads."""
+    encoder: EncoderConfig = EncoderConfig()
     hashing: HashingConfig = HashingConfig()
     elapsed_boundaries: tuple[int, ...] = (60, 300, 3600, 86400, 604800)
     """Seconds between a click and now, bucketised."""
@@ -120,6 +136,9 @@ class ModelConfig(_Section):
     """Give each head a learned vector of its own, so that an empty head is not filled by others."""
     equalize_heads: bool = False
     """Normalise each head's weights to one, so that small interests count as much as large ones."""
+    adaptive_interests: bool = False
+    """Give short histories fewer vectors, floor(log2(events)) + 1 of those that most of the history is routed to (after
+    MIND, arXiv 1904.08030); only with an encoder."""
     per_path_dense: bool = False
     """One dense layer per head instead of one shared by all."""
     top_vectors: int | None = Field(None, ge=1)
@@ -133,6 +152,12 @@ class ModelConfig(_Section):
     def _interests_divide_heads(self) -> Self:
         if self.num_heads % self.num_interests:
             raise ValueError(f"num_heads={self.num_heads} must be a multiple of num_interests={self.num_interests}")
+        if self.embedding_dim % self.encoder.num_heads:
+            raise ValueError(
+                f"embedding_dim={self.embedding_dim} must be a multiple of encoder.num_heads={self.encoder.num_heads}"
+            )
+        if self.adaptive_interests and self.encoder.kind == "none":
+            raise ValueError("adaptive_interests needs an encoder: set encoder.kind")
         if self.top_vectors is not None and self.top_vectors > self.num_interests:
             raise ValueError(f"top_vectors={self.top_vectors} must be at most num_interests={self.num_interests}")
         return self
@@ -141,37 +166,53 @@ class ModelConfig(_Section):
 class LossConfig(_Section):
     """The contrastive loss and its queue of negatives."""
 
-    kind: Literal["multi_vector", "single_vector"] = "multi_vector"
-    """`single_vector` is CLRec's loss, for num_interests=1, without the auxiliary losses."""
+    reading: Literal["expectation", "log_sum_exp", "maximum"] = "expectation"
+    """What of p(vector, item) is maximised: its expected logarithm under the routing of the item's category (the
+    reference), the logarithm of its sum over vectors (a mixture's likelihood), or that of the best vector (as served).
+    """
     joint: bool = True
-    """Softmax over (vector, item) pairs; otherwise over items for each vector."""
+    """Softmax over (vector, item) pairs; otherwise over items for each vector, only for the expectation."""
     temperature: float = Field(0.07, gt=0)
     """Divisor of cosines in the contrastive and the semantic loss."""
     margin: float = Field(0.0, ge=0)
     """Subtracted from the positive's cosine in training."""
-    epsilon: float = Field(0.0, ge=0)
-    """The reference adds 1e-8 to each term of the softmax, which silences hard positives; 0 is exact and faster."""
-    queue_size: int = Field(4096, ge=1)
-    """Q: recent positives kept as negatives."""
+    queue_size: int = Field(4096, ge=0)
+    """Q: recent positives kept as negatives, those of the batch included."""
     hard_queue_size: int = Field(0, ge=0)
     """The oldest entries of the queue that count only where their category routes like the positive's."""
+    in_batch_negatives: int = Field(0, ge=0)
+    """Negatives drawn from the batch's positives, at most all of them."""
+    uniform_negatives: int = Field(0, ge=0)
+    """Negatives drawn from the whole catalogue, each item as likely."""
+    full_softmax_items: int = Field(0, ge=0)
+    """Catalogues of at most this size are the negatives as a whole, in place of all the samples."""
     deduplicate: bool = True
-    """Weight each entry of the rest of the queue by 1 / its number of appearances there."""
+    """Count an item once, however often it was drawn; the hard part of the queue is left as it is."""
     log_q: float = Field(0.0, ge=0, le=1)
     """Dial from debiasing to likelihood. 0 leaves popular items as heavy among the negatives as the queue makes them:
     inverse-propensity weighting, which `deduplicate` levels off for items that come up more than once. 1 divides each
-    by the weight it is expected to have: the full softmax."""
+    by the weight it is expected to have under the mixture of sources: the full softmax."""
     balance_weight: float = Field(1.0, ge=0)
     """Of the auxiliary loss that keeps every head in use."""
     sharpness_weight: float = Field(1.0, ge=0)
     """Of the auxiliary loss that sends each item to one head."""
     semantic_weight: float = Field(1.0, ge=0)
     """Of the auxiliary loss that makes heads distinct."""
+    usage_weight: float = Field(0.0, ge=0)
+    """Of the auxiliary loss that keeps every vector in use: each is to be the best for its share of the positives."""
+    diversity_weight: float = Field(0.0, ge=0)
+    """Of the auxiliary loss that keeps a user's vectors apart: their mean squared cosine."""
 
     @model_validator(mode="after")
     def _hard_part_fits(self) -> Self:
-        if self.hard_queue_size >= self.queue_size:
+        if self.hard_queue_size and self.hard_queue_size >= self.queue_size:
             raise ValueError(f"hard_queue_size={self.hard_queue_size} must be below queue_size={self.queue_size}")
+        if not self.joint and self.reading != "expectation":
+            raise ValueError(f"reading={self.reading!r} needs joint=true")
+        if not self.queue_size + self.in_batch_negatives + self.uniform_negatives + self.full_softmax_items:
+            raise ValueError(
+                "no negatives: set queue_size, in_batch_negatives, uniform_negatives or full_softmax_items"
+            )
         return self
 
 
@@ -214,8 +255,8 @@ class TrainConfig(_Section):
     """Steps between checkpoints."""
     log_every: int = Field(50, ge=1)
     """Steps between lines of metrics.jsonl."""
-    seed: int = 0
-    """Of weights and of the order of examples."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Of weights, of the order of examples, and of what is drawn in training."""
 
 
 class Config(_Section):
@@ -232,19 +273,6 @@ class Config(_Section):
     item's score. 0 recommends without popularity bias; 1 gives back what a queue with log_q=0 and deduplicate=false
     took away, so that scores rank by likelihood (more than that with deduplicate, for the most popular items). Each
     point between trades coverage for recall."""
-
-    @model_validator(mode="after")
-    def _queue_holds_batch(self) -> Self:
-        easy = self.loss.queue_size - self.loss.hard_queue_size
-        largest = 2 * self.train.batch_size - 1 if self.history.before_target_time else self.train.batch_size
-        if easy < largest:
-            raise ValueError(
-                f"loss.queue_size - loss.hard_queue_size = {easy} must be at least {largest}, the largest batch of "
-                f"train.batch_size={self.train.batch_size}"
-            )
-        if self.loss.kind == "single_vector" and self.model.num_interests != 1:
-            raise ValueError("loss.kind='single_vector' needs model.num_interests=1")
-        return self
 
 
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:

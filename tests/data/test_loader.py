@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prismrec.config import HistoryConfig
-from prismrec.data.loader import ExampleLoader, TrainBatch
+from prismrec.data.loader import ExampleLoader
 from prismrec.data.store import Store
+from prismrec.data.targets import TrainBatch
 
 # a trains on its first three events, b on its only two, c on its only one.
 ROWS = [("a", 10, 1), ("a", 20, 2), ("a", 30, 3), ("a", 10, 4), ("a", 20, 5), ("b", 20, 7), ("b", 30, 8), ("c", 10, 9)]

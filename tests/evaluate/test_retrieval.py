@@ -29,6 +29,38 @@ def test_equals_serving(num_interests: int, num_seen: int) -> None:
     np.testing.assert_array_equal(merge_interests(*lists), served)
 
 
+def test_a_zero_vector_scores_nothing_by_hand() -> None:
+    interests = np.array([[[0, 0], [-1, 0]], [[0, 0], [0, 0]]], np.float32)
+    vectors = np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32)
+    scorer = interest_scorer(interests, vectors, CPU)
+    assert scorer(slice(0, 2)).tolist() == [[[-np.inf] * 3, [-1, pytest.approx(-0.6), 0]], [[-np.inf] * 3] * 2]
+    items, scores = ranked_lists(scorer, ItemSets.from_lists([[], []]), 3, 2, 2)
+    assert items.tolist() == [[[0, 0], [3, 2]], [[0, 0], [0, 0]]]
+    assert merge_interests(items, scores).tolist() == [[3, 2], [0, 0]]
+
+
+@pytest.mark.parametrize("num_seen", [0, 35])
+def test_zero_vectors_equal_serving_and_leaving_them_out(num_seen: int) -> None:
+    rng = np.random.default_rng(3)
+    interests, vectors = unit(rng, 7, 3, 8), unit(rng, 40, 8)
+    vectors[:, 0] = -np.abs(vectors[:, 0])
+    interests[:, :, 0] += 2.0  # far from everything, so that scores of 0 would be ahead
+    absent = rng.random((7, 3)) < 0.5
+    absent[0], absent[1] = True, False
+    interests[absent] = 0.0
+    seen = [rng.permutation(40)[:num_seen] + 1 for _ in range(7)]
+    served = retrieve(ExactIndex(vectors), interests, 10, seen).item
+    lists = ranked_lists(interest_scorer(interests, vectors, CPU), ItemSets.from_lists(seen), 40, 10, 3)
+    merged = merge_interests(*lists)
+    np.testing.assert_array_equal(merged, served)
+    for user in range(1, 7):
+        there, sets = interests[user : user + 1, ~absent[user]], ItemSets.from_lists([seen[user]])
+        if there.size:
+            alone = ranked_lists(interest_scorer(there, vectors, CPU), sets, 40, 10, there.shape[1])
+            np.testing.assert_array_equal(merged[user], merge_interests(*alone)[0])
+    assert not merged[0].any()
+
+
 def test_without_a_vector_equals_serving_the_others() -> None:
     rng = np.random.default_rng(1)
     interests, vectors = unit(rng, 5, 4, 8), unit(rng, 60, 8)

@@ -13,7 +13,8 @@ from prismrec.data.prepare import prepare
 from prismrec.data.store import Store
 from prismrec.export.bundle import export
 from prismrec.model.multi_interest import MultiInterestModel, resolve_primes
-from prismrec.model.run import save_run
+from prismrec.model.run import build_model, save_run
+from prismrec.model.sequence import RelativeBias
 
 MAX_LENGTH = 6
 
@@ -39,15 +40,21 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="session")
 def make_model(store: Store) -> Callable[..., tuple[Config, MultiInterestModel]]:
-    """Build a configuration and an untrained model; arguments are settings of the model."""
+    """Build a configuration and an untrained model; arguments are the dial, and settings of the model."""
 
-    def make(**settings: object) -> tuple[Config, MultiInterestModel]:
+    def make(popularity: float = 0.0, **settings: object) -> tuple[Config, MultiInterestModel]:
         torch.manual_seed(0)
         distinct = {"item_id": store.num_items, "category": 7, "shop": 5, "user_id": store.num_users}
         hashing = resolve_primes(HashingConfig(), distinct)
         model = ModelConfig.model_validate({"embedding_dim": 16, "hashing": hashing, **settings})
-        config = Config(history=HistoryConfig(max_length=MAX_LENGTH, recent_events=3), model=model)
-        return config, MultiInterestModel(model, store.schema, MAX_LENGTH).eval()
+        history = HistoryConfig(max_length=MAX_LENGTH, recent_events=3)
+        config = Config(history=history, model=model, popularity=popularity)
+        built = build_model(config, store.schema).eval()
+        for module in built.modules():
+            if isinstance(module, RelativeBias):  # zero before training, which would hide what is looked up
+                torch.nn.init.normal_(module.distance)
+                torch.nn.init.normal_(module.elapsed)
+        return config, built
 
     return make
 

@@ -29,6 +29,16 @@ VARIANTS: dict[str, dict[str, object]] = {
         "layer_norm": "unit",
     },
     "one vector, no prior": {"num_interests": 1, "head_prior": False, "layer_norm": "standard"},
+    "transformer, user id, popularity": {
+        "encoder": {"kind": "transformer", "num_layers": 1},
+        "user_id": True,
+        "popularity": 0.5,
+    },
+    "hstu, adaptive, popularity": {
+        "encoder": {"kind": "hstu", "num_layers": 1},
+        "adaptive_interests": True,
+        "popularity": 0.5,
+    },
 }
 
 
@@ -84,6 +94,18 @@ def test_equals_pytorch(exported: tuple[MultiInterestModel, OnnxUserEncoder], st
             getattr(found, name)[decided], getattr(expected, name)[decided], rtol=0, atol=1e-5, err_msg=name
         )
     assert np.isfinite(found.vectors).all()
+
+
+def test_equals_pytorch_at_powers_of_two(exported: tuple[MultiInterestModel, OnnxUserEncoder], store: Store) -> None:
+    """Where buckets of elapsed time begin, and numbers of vectors: a logarithm would decide by its rounding."""
+    model, encoder = exported
+    batch = _histories([1, 2, 4] * 8, 6, store.num_items, 1)
+    ago = 2 ** np.arange(24)[:, None] - 1 + np.zeros((24, 6), np.int64)
+    batch.time[:] = np.where(batch.item != 0, batch.now[:, None] - ago, 0)
+    found, expected = encoder.encode(batch, store.item_features), encode_users(model, batch, store.item_features)
+    np.testing.assert_allclose(found.vectors, expected.vectors, rtol=0, atol=1e-5)
+    vectors = found.vectors.any(axis=2).sum(axis=1)
+    assert vectors.tolist() == ([1, 2, 3] * 8 if model.config.adaptive_interests else [vectors[0]] * 24)
 
 
 def test_the_file_is_small_and_names_no_source_file(bundle: Path, make_model: MakeModel) -> None:

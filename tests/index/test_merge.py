@@ -45,6 +45,15 @@ def test_a_vector_whose_best_items_are_all_excluded_still_contributes() -> None:
     np.testing.assert_array_equal(found.interest, [[0]])
 
 
+def test_a_zero_vector_is_none() -> None:
+    """Its scores of 0 would be ahead of the third item's -1, and of those that are left."""
+    interests = np.array([[[0, 0], [1, 0]], [[0, 0], [0, 0]]], np.float32)
+    found = retrieve(ExactIndex(ITEMS), interests, 3, [np.array([1]), np.array([], int)])
+    np.testing.assert_array_equal(found.item, [[2, 3, 4], [0, 0, 0]])
+    np.testing.assert_allclose(found.score, [[0.8, 0, -1], [-np.inf] * 3], atol=1e-7)
+    np.testing.assert_array_equal(found.interest, [[1, 1, 1], [NO_INTEREST] * 3])
+
+
 def test_no_users() -> None:
     assert retrieve(ExactIndex(ITEMS), np.zeros((0, 2, 2), np.float32), 3, []).item.shape == (0, 3)
 
@@ -71,13 +80,26 @@ def test_equals_brute_force(case: tuple[np.ndarray, np.ndarray, int, list[np.nda
     items, interests, k, exclude = case
     found = retrieve(ExactIndex(items), interests, k, exclude)
     for user, vectors in enumerate(interests):
-        scores = items @ vectors.T  # [I, V]
-        allowed = [row for row in range(1, len(items) + 1) if row not in exclude[user]]
+        present = np.flatnonzero(vectors.any(axis=1))
+        scores = items @ vectors[present].T  # [I, V]
+        allowed = [row for row in range(1, len(items) + 1) if row not in exclude[user] and len(present)]
         expected = sorted(allowed, key=lambda row: (-scores[row - 1].max(), row))[:k]
         padding = [0] * (k - len(expected))
         assert found.item[user].tolist() == expected + padding
         assert found.score[user, : len(expected)].tolist() == [scores[row - 1].max() for row in expected]
-        assert found.interest[user, : len(expected)].tolist() == [scores[row - 1].argmax() for row in expected]
+        assert found.interest[user, : len(expected)].tolist() == [present[scores[row - 1].argmax()] for row in expected]
+
+
+@given(_cases(), st.integers(0, 4))
+def test_zero_vectors_change_nothing(case: tuple[np.ndarray, np.ndarray, int, list[np.ndarray]], place: int) -> None:
+    items, interests, k, exclude = case
+    place = min(place, interests.shape[1])
+    for index in (ExactIndex(items), FaissIndex.build(items, interests[0])):
+        without = retrieve(index, interests, k, exclude)
+        found = retrieve(index, np.insert(interests, place, 0.0, axis=1), k, exclude)
+        np.testing.assert_array_equal(found.item, without.item)
+        np.testing.assert_array_equal(found.score, without.score)
+        np.testing.assert_array_equal(found.interest, without.interest + (without.interest >= place))
 
 
 @given(_cases())

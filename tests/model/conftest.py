@@ -1,6 +1,7 @@
 """Small untrained models, and histories to feed them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ from torch import Tensor
 
 from prismrec.config import HashingConfig, ModelConfig
 from prismrec.data.schema import Schema
+from prismrec.model.layers import UnitLayerNorm
 from prismrec.model.multi_interest import MultiInterestModel, resolve_primes
+from prismrec.model.sequence import RelativeBias
 
 SCHEMA = Schema(item_features=("item_id", "category"), context_features=("shop",), has_dwell=True)
 DISTINCT = {"item_id": 50, "category": 7, "shop": 5, "user_id": 20}
@@ -19,11 +22,31 @@ Inputs = dict[str, Tensor]
 def make_model() -> Callable[..., MultiInterestModel]:
     """Build a model of 4 heads and 2 vectors; arguments are settings, `length` that of the history."""
 
-    def build(length: int = 6, **settings: object) -> MultiInterestModel:
+    def build(length: int = 6, popularity: float = 0.0, **settings: object) -> MultiInterestModel:
         torch.manual_seed(0)
         hashing = resolve_primes(HashingConfig(num_hashes=2), DISTINCT)
         defaults = {"embedding_dim": 8, "num_heads": 4, "num_interests": 2, "hashing": hashing}
-        return MultiInterestModel(ModelConfig.model_validate(defaults | settings), SCHEMA, length).eval()
+        return MultiInterestModel(ModelConfig.model_validate(defaults | settings), SCHEMA, length, popularity).eval()
+
+    return build
+
+
+@pytest.fixture
+def taught(make_model: Callable[..., MultiInterestModel]) -> Callable[..., MultiInterestModel]:
+    """Models whose every weight differs from its initial zero or one, as after training."""
+
+    def build(**settings: Any) -> MultiInterestModel:
+        model = make_model(**settings)
+        for module in model.modules():
+            if isinstance(module, UnitLayerNorm):
+                torch.nn.init.normal_(module.beta, std=0.5)
+            if isinstance(module, RelativeBias):
+                torch.nn.init.normal_(module.distance)
+                torch.nn.init.normal_(module.elapsed)
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                torch.nn.init.normal_(parameter, std=0.1)
+        return model
 
     return build
 

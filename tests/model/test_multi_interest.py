@@ -1,5 +1,6 @@
 """The whole model: what holds for every setting, with real shapes of input."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,6 @@ import torch
 from torch import Tensor
 
 from prismrec.config import HashingConfig
-from prismrec.model.layers import UnitLayerNorm
 from prismrec.model.multi_interest import MultiInterestModel, resolve_primes
 
 Inputs = dict[str, Tensor]
@@ -29,25 +29,18 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "layer norm": {"layer_norm": "standard"},
     "unit layer norm": {"layer_norm": "unit"},
     "user id": {"user_id": True},
+    "transformer": {"encoder": {"kind": "transformer"}},
+    "transformer, a vector per head, user id": {
+        "encoder": {"kind": "transformer", "num_layers": 1},
+        "num_interests": 4,
+        "user_id": True,
+    },
+    "hstu": {"encoder": {"kind": "hstu"}},
+    "hstu, adaptive, hard": {"encoder": {"kind": "hstu"}, "adaptive_interests": True, "routing": "hard"},
 }
+KINDS = ("none", "transformer", "hstu")
+every_kind = pytest.mark.parametrize("kind", KINDS)
 every_setting = pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-
-
-@pytest.fixture
-def taught(make_model: MakeModel) -> MakeModel:
-    """Models whose every weight differs from its initial zero or one, as after training."""
-
-    def build(**settings: Any) -> MultiInterestModel:
-        model = make_model(**settings)
-        for module in model.modules():
-            if isinstance(module, UnitLayerNorm):
-                torch.nn.init.normal_(module.beta, std=0.5)
-        for name, parameter in model.named_parameters():
-            if name.endswith("bias"):
-                torch.nn.init.normal_(parameter, std=0.1)
-        return model
-
-    return build
 
 
 @every_setting
@@ -56,7 +49,11 @@ def test_shapes_and_norms(taught: MakeModel, make_inputs: MakeInputs, settings: 
     vectors = settings.get("num_interests", 2)
     assert served.interests.shape == (3, vectors, 8)
     assert served.interest_weights.shape == (3, vectors, 6)
-    torch.testing.assert_close(served.interests.norm(dim=-1), torch.ones(3, vectors))
+    norms = torch.ones(3, vectors)
+    if settings.get("adaptive_interests"):
+        norms[2] = served.interests[2].any(-1)  # one event has one vector
+        assert norms[2].sum() == 1
+    torch.testing.assert_close(served.interests.norm(dim=-1), norms)
     assert served.head_usage.shape == (3, 4)
 
 
@@ -91,9 +88,9 @@ def test_padding_changes_nothing(taught: MakeModel, make_inputs: MakeInputs, set
     state = short.state_dict()
     for name, tensor in long.state_dict().items():
         tensor.narrow(0, 0, len(state[name])).copy_(state[name])  # the prior and the bias of positions are longer
-    inputs = make_inputs([4, 2], length=4)
+    inputs = make_inputs([4, 2, 0], length=4)
     padded = {
-        name: torch.cat([part, torch.zeros(2, 5, *part.shape[2:], dtype=part.dtype)], 1) if part.dim() > 1 else part
+        name: torch.cat([part, torch.zeros(3, 5, *part.shape[2:], dtype=part.dtype)], 1) if part.dim() > 1 else part
         for name, part in inputs.items()
     }
     plain, more = short(**inputs), long(**padded)
@@ -101,11 +98,32 @@ def test_padding_changes_nothing(taught: MakeModel, make_inputs: MakeInputs, set
     torch.testing.assert_close(plain.interest_weights, more.interest_weights[..., :4], rtol=0, atol=1e-5)
 
 
-def test_the_rest_of_a_batch_changes_nothing(taught: MakeModel, make_inputs: MakeInputs) -> None:
-    model, inputs = taught(), make_inputs([6, 3, 0, 5])
+@every_kind
+def test_the_rest_of_a_batch_changes_nothing(taught: MakeModel, make_inputs: MakeInputs, kind: str) -> None:
+    model, inputs = taught(encoder={"kind": kind}), make_inputs([6, 3, 0, 5])
     together = model(**inputs).interests
     alone = [model(**{name: part[row : row + 1] for name, part in inputs.items()}).interests for row in range(4)]
     torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-6)
+
+
+@every_setting
+def test_the_order_of_users_does_not_matter(
+    taught: MakeModel, make_inputs: MakeInputs, settings: dict[str, Any]
+) -> None:
+    model, inputs, order = taught(**settings), make_inputs([6, 3, 0, 5]), torch.tensor([2, 0, 3, 1])
+    plain, permuted = model(**inputs), model(**{name: part[order] for name, part in inputs.items()})
+    for one, other in zip(plain, permuted, strict=True):
+        torch.testing.assert_close(one[order], other, rtol=0, atol=1e-6)
+
+
+@every_kind
+def test_dropout_is_for_training_alone(taught: MakeModel, make_inputs: MakeInputs, kind: str) -> None:
+    model, inputs = taught(encoder={"kind": kind, "dropout": 0.5}), make_inputs([6, 3])
+    torch.manual_seed(0)
+    served = [model(**inputs).interests for _ in range(2)]
+    assert torch.equal(*served)
+    model.train()
+    assert torch.equal(model(**inputs).interests, served[0]) == (kind == "none")
 
 
 def test_the_order_of_older_clicks_does_not_matter(taught: MakeModel, make_inputs: MakeInputs) -> None:
@@ -119,20 +137,27 @@ def test_the_order_of_older_clicks_does_not_matter(taught: MakeModel, make_input
         assert torch.allclose(plain, other, atol=1e-5) == same
 
 
-@pytest.mark.parametrize("changed", ["item", "time", "dwell", "context", "now", "recent"])
-def test_every_circumstance_counts(taught: MakeModel, make_inputs: MakeInputs, changed: str) -> None:
+CIRCUMSTANCES = [
+    *itertools.product(KINDS, ["item", "time", "dwell", "context", "now"]),
+    ("none", "recent"),  # a sequence model knows by itself what is recent
+]
+
+
+@pytest.mark.parametrize(("kind", "changed"), CIRCUMSTANCES)
+def test_every_circumstance_counts(taught: MakeModel, make_inputs: MakeInputs, kind: str, changed: str) -> None:
     inputs = make_inputs([6])
     part = inputs[changed]
     other = inputs | {changed: ~part if part.dtype == torch.bool else part + 7200}
-    model = taught()
+    model = taught(encoder={"kind": kind})
     assert not torch.allclose(model(**inputs).interests, model(**other).interests, atol=1e-4)
 
 
-def test_the_user_id_counts_only_if_asked(taught: MakeModel, make_inputs: MakeInputs) -> None:
+@every_kind
+def test_the_user_id_counts_only_if_asked(taught: MakeModel, make_inputs: MakeInputs, kind: str) -> None:
     inputs = make_inputs([6])
     other = inputs | {"user": inputs["user"] + 1}
     for user_id in (False, True):
-        model = taught(user_id=user_id)
+        model = taught(user_id=user_id, encoder={"kind": kind})
         assert torch.equal(model(**inputs).interests, model(**other).interests) != user_id
 
 
@@ -148,6 +173,17 @@ def test_top_vectors_are_those_that_match_some_click(taught: MakeModel, make_inp
         torch.testing.assert_close(served.interests[user], everything.interests[user, best])
         torch.testing.assert_close(served.interest_weights[user], everything.interest_weights[user, best])
     torch.testing.assert_close(served.head_usage, everything.head_usage)
+
+
+def test_popularity_is_one_more_dimension_of_the_vectors_that_there_are(
+    taught: MakeModel, make_inputs: MakeInputs
+) -> None:
+    settings = {"encoder": {"kind": "hstu"}, "adaptive_interests": True, "num_interests": 4}
+    inputs = make_inputs([6, 2, 1])
+    plain, more = taught(**settings)(**inputs).interests, taught(popularity=0.3, **settings)(**inputs).interests
+    assert torch.equal(more[..., :-1], plain)
+    assert more[..., -1].sum(1).tolist() == [3, 2, 1]  # of them, floor(log2(events)) + 1
+    assert torch.equal(more[..., -1] == 1, plain.any(-1))
 
 
 def test_items_have_unit_vectors(make_model: MakeModel) -> None:

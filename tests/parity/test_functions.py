@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from prismrec.config import ModelConfig
-from prismrec.loss.contrastive import multi_vector_loss, single_vector_loss
+from prismrec.loss.contrastive import cosine_metrics, multi_vector_loss, single_vector_loss
 from prismrec.loss.regularizers import balance_loss, head_metrics, semantic_loss, sharpness_loss
 from prismrec.loss.softmax import weighted_softmax
 from prismrec.model.aggregation import HeadAggregation, select_top_vectors
@@ -95,7 +95,7 @@ def _softmax(case: Case) -> Outputs:
 
 
 def _single_loss(case: Case) -> Outputs:
-    loss, metrics = single_vector_loss(
+    loss = single_vector_loss(
         case["query"],
         case["pos"],
         case["neg"],
@@ -104,11 +104,11 @@ def _single_loss(case: Case) -> Outputs:
         temperature=case.temperature,
         margin=case.margin,
     )
-    return {"loss": loss} | metrics
+    return {"loss": loss, "nll_loss": loss} | _cosine_metrics(case, case["query"][:, None])
 
 
 def _multi_loss(case: Case) -> Outputs:
-    nll, metrics = multi_vector_loss(
+    nll = multi_vector_loss(
         case["vectors"],
         case["pos"],
         case["neg"],
@@ -125,7 +125,14 @@ def _multi_loss(case: Case) -> Outputs:
         "semantic_loss": semantic_loss(case["heads"], case["pos"], case["prob_head"], case.temperature),
     }
     aux = sum(auxiliary.values(), torch.zeros(()))
-    return {"loss": nll + aux, "aux_loss": aux} | metrics | auxiliary | head_metrics(case["prob_head"])
+    metrics = _cosine_metrics(case, case["vectors"]) | auxiliary | head_metrics(case["prob_head"])
+    return {"loss": nll + aux, "aux_loss": aux, "nll_loss": nll} | metrics
+
+
+def _cosine_metrics(case: Case, interests: Tensor) -> Outputs:
+    every_pair = torch.ones(len(interests), len(case["neg"]))
+    weights = case.inputs.get("neg_weights", every_pair)
+    return cosine_metrics(interests, case["pos"], case["neg"], weights, case.inputs.get("query_mask"))
 
 
 def _context_attention(case: Case) -> Outputs:

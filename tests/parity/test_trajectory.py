@@ -7,12 +7,16 @@ its gradient is zero in exact arithmetic).
 
 Everything about the model is read from the file: heads, vectors, tables, moduli and widths from the
 shapes, temperature and the like from its note, where there is one.
+
+The reference keeps a weight for each place of its queue, the product one for each distinct item. The weights of
+places are worked out here by the reference's definition: they must add up to the product's, and the metrics that
+the reference takes over places are then taken by the product's own `cosine_metrics`.
 """
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,12 +24,14 @@ from torch import Tensor, nn
 
 from prismrec.config import HashingConfig, LossConfig, ModelConfig
 from prismrec.data.schema import Schema
-from prismrec.loss.negatives import push
+from prismrec.loss.contrastive import cosine_metrics
+from prismrec.loss.negatives import Negatives, NegativeSampler, push
 from prismrec.model.embeddings import SPARE_ROWS, HashedEmbedding
+from prismrec.model.item_encoder import ItemEmbedding
 from prismrec.model.layers import unit_norm
 from prismrec.model.multi_interest import MultiInterestModel
 from prismrec.model.user_encoder import UserContext, UserEmbedding
-from prismrec.train.objective import Objective
+from prismrec.train.objective import Examples, Objective
 
 LOSS_TOLERANCE, OUTPUT_TOLERANCE, WEIGHT_TOLERANCE = 1e-4, 1e-4, 1e-4
 NOISE_SHARE = 0.05
@@ -37,10 +43,6 @@ REFERENCE_INPUTS = ("nid", "uid", "cate", "cat1")
 ELAPSED = (60, 300, 3600, 86400, 604800)
 DWELL = tuple(2**power for power in range(2, 32))
 METRICS = {
-    "neg_queue/max_hard_cnt": "hard_count_max",
-    "neg_queue/min_hard_cnt": "hard_count_min",
-    "neg_queue/max_appear_cnt": "appearances_max",
-    "neg_queue/min_appear_cnt": "appearances_min",
     "multi/nll_loss": "nll_loss",
     "multi/nw": "negative_weight",
     "multi/min_cos": "cosine_min",
@@ -81,7 +83,7 @@ class Trajectory:
         for position, table in enumerate(FEATURES.values()):
             width = self._variable(f"emb_table/{table}_0/").shape[1]
             self.model.items.embeddings[position] = HashedEmbedding(self._primes(table), dim, width)
-        self.queue = torch.from_numpy(
+        self.queue = torch.from_numpy(  # raw ids, which the product looks up by catalogue row instead
             np.stack([self.arrays[f"queue0/itm_{name}_queue"] for name in REFERENCE_INPUTS], -1)
         )
         loss = LossConfig(
@@ -91,10 +93,15 @@ class Trajectory:
             queue_size=len(self.queue),
             hard_queue_size=len(self.queue) // 2 if "step0/out/metric/neg_queue/max_hard_cnt" in self.arrays else 0,
             deduplicate="step0/out/metric/neg_queue/max_appear_cnt" in self.arrays,
-            epsilon=1e-8,
         )
         self.objective = Objective(loss, self.config)
+        self.negatives = NegativeSampler(loss, torch.ones(self._largest_id() + 1))
+        self.negatives.queue = self.queue[:, 0]
         self.variables = self._load_variables()
+
+    def _largest_id(self) -> int:
+        ids = [array for name, array in self.arrays.items() if name.endswith(("itm_nid_queue", "in/item__nid"))]
+        return max(int(array.max()) for array in ids)
 
     def _has(self, pattern: str) -> bool:
         return any(re.search(f"^var0/.*{pattern}", name) for name in self.arrays)
@@ -167,7 +174,7 @@ class Trajectory:
     def inputs(self, step: int, name: str) -> Tensor:
         return torch.from_numpy(self.arrays[f"step{step}/in/{name}"])
 
-    def forward(self, step: int) -> tuple[Tensor, dict[str, Tensor], UserEmbedding, Tensor]:
+    def forward(self, step: int) -> "Step":
         """One step of the reference: push the batch, encode everything, take the loss."""
         clicks = torch.stack([self.inputs(step, f"user__clk_{name}") for name in REFERENCE_INPUTS], -1)
         positive = torch.stack([self.inputs(step, f"item__{name}") for name in REFERENCE_INPUTS], -1)
@@ -184,11 +191,49 @@ class Trajectory:
         )
         user = self.model.users(self.model.items(clicks), context)
         target = self.model.items(positive)
-        share = torch.full((len(self.queue),), 1 / len(self.queue))  # unused: the reference has no log-q correction
-        negatives = self.model.items(self.queue)
+        negatives = self.negatives(positive[:, 0])
+        entry = (self.queue[:, 0] == negatives.ids[:, None]).int().argmax(-1)
+        assert (self.queue[entry, 0] == negatives.ids).all()
+        embedded = self.model.items(self.queue[entry])
         moment = torch.arange(len(positive))  # one target each
-        loss, metrics = self.objective(user, moment, target, negatives, positive[:, 0], self.queue[:, 0], share)
-        return loss, metrics, user, unit_norm(target.item)
+        loss, metrics = self.objective(Examples(user, moment, target, positive[:, 0], None), negatives, embedded)
+        return Step(loss, metrics, user, target, negatives, embedded, *self._of_places(user, target, positive))
+
+    @torch.no_grad()
+    def _of_places(
+        self, user: UserEmbedding, target: ItemEmbedding, positive: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weights of the places of the queue [B, Q] and metrics over them, by the reference's definition."""
+        places, ids, config = self.model.items(self.queue), self.queue[:, 0], self.objective.config
+        hard = config.hard_queue_size
+        weights = (positive[:, :1] != ids).float()
+        metrics: dict[str, Tensor] = {}
+        if hard:
+            router = self.objective.router
+            alike = router(target.category).argmax(-1)[:, None] == router(places.category[:hard]).argmax(-1)
+            weights[:, :hard] *= alike
+            counts = alike.sum(-1).float()
+            metrics |= {"neg_queue/max_hard_cnt": counts.amax(), "neg_queue/min_hard_cnt": counts.amin()}
+        if config.deduplicate:
+            appearances = (ids[hard:, None] == ids[hard:]).sum(-1).float()
+            weights[:, hard:] /= appearances
+            metrics |= {"neg_queue/max_appear_cnt": appearances.amax(), "neg_queue/min_appear_cnt": appearances.amin()}
+        cosine = cosine_metrics(user.interests, unit_norm(target.item), unit_norm(places.item), weights)
+        names = {ours: theirs for theirs, ours in METRICS.items()}
+        return weights, metrics | {names[ours]: value for ours, value in cosine.items()}
+
+
+class Step(NamedTuple):
+    """What one step gave."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+    user: UserEmbedding
+    target: ItemEmbedding
+    negatives: Negatives
+    embedded: ItemEmbedding
+    place_weights: Tensor
+    place_metrics: dict[str, Tensor]
 
 
 class ReferenceAdam:
@@ -224,9 +269,10 @@ def test_trajectory_matches_reference(golden: Path, golden_arguments: dict[str, 
     adam = ReferenceAdam([parameter for parameter, _ in run.variables.values()], run.learning_rate)
     noisy = [torch.zeros_like(p, dtype=torch.bool) for p in adam.parameters]
     for step in range(steps):
-        loss, metrics, user, target = run.forward(step)
-        _check_step(run, step, loss, metrics, user, target)
-        loss.backward()
+        found = run.forward(step)
+        _check_step(run, step, found)
+        _check_weights(run, found)
+        found.loss.backward()
         gradients = adam.step()
         rounding = ROUNDING * max(gradient.abs().max() for gradient in gradients)
         for mask, gradient in zip(noisy, gradients, strict=True):
@@ -242,21 +288,21 @@ def test_trajectory_matches_reference(golden: Path, golden_arguments: dict[str, 
         assert off.sum() <= allowed, f"{variable}: {int(off.sum())} of {off.numel()} weights follow noise"
 
 
-def _check_step(
-    run: Trajectory, step: int, loss: Tensor, metrics: dict[str, Tensor], user: UserEmbedding, target: Tensor
-) -> None:
+def _check_step(run: Trajectory, step: int, found: Step) -> None:
     expected = {
         name.removeprefix(f"step{step}/out/"): array
         for name, array in run.arrays.items()
         if name.startswith(f"step{step}/out/")
     }
+    target = unit_norm(found.target.item)
+    metrics = {theirs: found.metrics[ours] for theirs, ours in METRICS.items()} | found.place_metrics
     actual: dict[str, Any] = {
-        "loss": loss,
-        "user_vectors": user.interests,
+        "loss": found.loss,
+        "user_vectors": found.user.interests,
         "positive_item_vectors": target,
-        "score": torch.einsum("bvd,bd->bv", user.interests, target).amax(-1),
+        "score": torch.einsum("bvd,bd->bv", found.user.interests, target).amax(-1),
         "negative_item_ids": run.queue[:, 0],
-    } | {f"metric/{name}": metrics[ours] for name, ours in METRICS.items() if ours in metrics}
+    } | {f"metric/{name}": value for name, value in metrics.items()}
     assert expected.keys() == actual.keys()
     for name, array in expected.items():
         tolerance = LOSS_TOLERANCE if name == "loss" else OUTPUT_TOLERANCE
@@ -264,6 +310,21 @@ def _check_step(
         np.testing.assert_allclose(
             actual[name].detach(), array, rtol=tolerance, atol=tolerance * scale, err_msg=f"step {step}: {name}"
         )
+
+
+def _check_weights(run: Trajectory, found: Step) -> None:
+    """The product's weights of distinct items are the sums of the reference's over their places in the queue."""
+    category = run.objective.router(found.target.category).argmax(-1)
+    alike = category[:, None] == run.objective.router(found.embedded.category).argmax(-1)
+    negatives = found.negatives
+    weights = (
+        negatives.weight if negatives.alike_weight is None else negatives.alike_weight.where(alike, negatives.weight)
+    )
+    ids = run.queue[:, 0]
+    sums = torch.zeros(len(category), len(negatives.ids))
+    sums.index_add_(1, torch.searchsorted(negatives.ids, ids.contiguous()), found.place_weights)
+    own = ids[-len(category) :, None] == negatives.ids  # the batch is the queue's newest part
+    torch.testing.assert_close(weights.expand_as(sums).masked_fill(own, 0.0), sums)
 
 
 def test_unused_user_tables_stay(golden: Path) -> None:

@@ -161,3 +161,28 @@ def test_a_warm_start_is_not_lost(
     kill(store, tmp_path / "run", settings, ("checkpoint.pt", 2), resume=False, warm_start=uninterrupted)
     train(store.path, tmp_path / "run", resume=True, console=QUIET)
     assert_same(tmp_path / "run", expected)
+
+
+CONTEXTUAL = (
+    "model.encoder.kind=transformer",
+    "model.encoder.num_layers=1",
+    "model.encoder.dropout=0.3",
+    "loss.hard_queue_size=16",
+    "loss.in_batch_negatives=8",
+    "loss.uniform_negatives=8",
+    "history.max_length=4",
+)
+
+
+def test_dropout_and_sampled_negatives_go_on_as_they_would_have(
+    store: Store, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    """A contextual encoder, killed twice, at steps that no checkpoint is of."""
+    config = make_config(*SETTINGS, *CONTEXTUAL, "train.max_steps=40")
+    expected = train(store.path, tmp_path / "expected", config, console=QUIET)
+    settings = tmp_path / "settings.toml"
+    settings.write_text(dump_toml(config))
+    for turn, moment in enumerate([("lines", 12), ("lines", 26)]):
+        kill(store, tmp_path / "run", settings, moment, resume=turn > 0, warm_start=None)
+    train(store.path, tmp_path / "run", resume=True, console=QUIET)
+    assert_same(tmp_path / "run", expected)

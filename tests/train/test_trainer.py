@@ -83,15 +83,22 @@ def test_the_seed_decides_everything(trained: Path, store: Store, make_config: M
         assert (content(out)["model.safetensors"] == content(trained)["model.safetensors"]) == same
 
 
+SAMPLED = ("loss.queue_size=32", "loss.in_batch_negatives=16", "loss.uniform_negatives=16")
+CONTEXTUAL = ("model.encoder.kind=transformer", "model.encoder.num_layers=1", "train.epochs=8", *SAMPLED)
+HSTU = ("model.encoder.kind=hstu", "model.encoder.num_layers=1", "train.epochs=8", "model.adaptive_interests=true")
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("loss.kind='single_vector'", "model.num_interests=1"),
+        ("model.num_interests=1", "loss.full_softmax_items=100", "loss.log_q=1.0"),
         ("loss.hard_queue_size=32", "model.attention='query'", "model.layer_norm='unit'"),
-        ("loss.joint=false", "loss.epsilon=1e-8", "loss.margin=0.05", "model.position_bias=true"),
+        ("loss.joint=false", "loss.margin=0.05", "model.position_bias=true"),
         ("train.table_optimizer='sparse_adam'", "train.table_learning_rate=0.02", "train.precision='bfloat16'"),
         ("model.routing='straight_through'", "model.per_path_dense=true", "train.decay='linear'"),
         ("history.before_target_time=true", "model.user_id=true", "model.top_vectors=1"),
+        (*CONTEXTUAL, "loss.reading='log_sum_exp'", "loss.log_q=1.0"),
+        (*HSTU, "loss.reading='maximum'", "loss.usage_weight=1.0", "loss.diversity_weight=0.1"),
     ],
 )
 def test_it_learns_under_other_settings(
@@ -100,6 +107,32 @@ def test_it_learns_under_other_settings(
     out = train(store.path, tmp_path / "run", make_config(*overrides), console=QUIET)
     assert max(line["recall@4"] for line in lines(out, "valid")) > 5 * RANDOM_RECALL
     load_run(out)
+
+
+def test_draws_and_dropout_depend_on_seed_and_step_alone(store: Store, make_config: MakeConfig, tmp_path: Path) -> None:
+    runs = []
+    for seed, disturbance in ((0, 1), (0, 2), (1, 1)):
+        out = tmp_path / f"{seed}{disturbance}"
+        overrides = (*CONTEXTUAL, f"train.seed={seed}", "train.max_steps=6")
+        trainer = Trainer(store, out, resolve_config(store, out, make_config(*overrides), resume=False), QUIET)
+        trainer.begin()
+        torch.manual_seed(disturbance)  # as if something else had drawn random numbers
+        trainer.run()
+        runs.append(content(out)["metrics.jsonl"])
+    assert runs[0] == runs[1] != runs[2]
+
+
+@pytest.mark.parametrize("overrides", [(), ("model.encoder.kind=hstu",)], ids=["examples", "windows"])
+def test_the_queue_is_kept_with_a_checkpoint(
+    store: Store, make_config: MakeConfig, tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    config = make_config("train.max_steps=5", "train.checkpoint_every=3", *overrides)
+    out = train(store.path, tmp_path / "run", config, console=QUIET)
+    restored = Trainer(store, out, load_run(out).config, QUIET)
+    assert not restored.step.negatives.queue.any()
+    assert restored.restore()
+    targets = [target for batch in itertools.islice(restored.loader.batches(0), 5) for target in batch.target.tolist()]
+    assert restored.step.negatives.queue.tolist() == targets[-64:]
 
 
 def test_validation_by_steps_and_after_the_last(store: Store, make_config: MakeConfig, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from prismrec.evaluate.retrieval import interest_scorer, merge_interests, ranked
 from prismrec.model.encode import UserEncoding, encode_items, encode_users
 from prismrec.model.multi_interest import MultiInterestModel
 
-_USERS_PER_BATCH = 512
+_USERS_PER_BATCH = 128
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,14 @@ from prismrec.evaluate.metrics.interests import dead_heads, head_entropy, intere
 
 def diagnose(candidates: Candidates, targets: ItemSets, k: int, seed: int) -> Diagnostics:
     """Compute head usage, cosines between a user's vectors, and recall@k lost without each vector."""
-    several = candidates.interests.shape[1] > 1
-    mean, largest = (values.mean() for values in interest_similarity(candidates.interests)) if several else (None, None)
+    mean, largest = (values.mean() if len(values) else None for values in interest_similarity(candidates.interests))
     return Diagnostics(
         head_usage=candidates.head_usage.tolist(),
         head_entropy=head_entropy(candidates.head_usage),
         dead_heads=dead_heads(candidates.head_usage),
         cosine_mean=mean,
         cosine_max=largest,
-        recall_lost=_recall_lost(candidates, targets, k, seed) if several else [],
+        recall_lost=_recall_lost(candidates, targets, k, seed) if candidates.interests.shape[1] > 1 else [],
     )
 
 

@@ -54,11 +54,12 @@ def ranked_lists(
 
 
 def interest_scorer(interests: np.ndarray, item_vectors: np.ndarray, device: torch.device) -> Scorer:
-    """Score items by inner product with vectors [U, V, D] of the users; item_vectors is [I, D]."""
+    """Score items by inner product with vectors [U, V, D] of the users, zero where there is none; items are [I, D]."""
     catalogue = torch.from_numpy(item_vectors).to(device).T
 
     def score(queries: slice) -> Tensor:
-        return torch.from_numpy(interests[queries]).to(device) @ catalogue
+        vectors = torch.from_numpy(interests[queries]).to(device)
+        return (vectors @ catalogue).masked_fill_(~vectors.any(-1, keepdim=True), -torch.inf)
 
     return score
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from prismrec.data.history import HistoryBatch
 from prismrec.errors import ArtifactError
@@ -27,7 +28,8 @@ def export_user_encoder(model: MultiInterestModel, path: Path) -> None:
     """Write the model's `forward` as ONNX with a dynamic batch dimension; inputs and outputs keep their names."""
     inputs = _example_inputs(model)
     batch = torch.export.Dim("batch")
-    with _quiet():
+    # attention is lowered to plain products and a softmax, as if the fused kernel had not been chosen
+    with _quiet(), sdpa_kernel(SDPBackend.MATH):
         # strict tracing keeps `len(tensor)` symbolic; the default would freeze the batch size
         program = torch.export.export(
             model, (), inputs, dynamic_shapes={name: {0: batch} for name in inputs}, strict=True
@@ -71,8 +73,8 @@ def check_user_encoder(
 
 
 def _example_inputs(model: MultiInterestModel) -> dict[str, torch.Tensor]:
-    length, schema = model.users.position_prior.shape[0], model.schema
-    shape = (_EXAMPLE_USERS, length)
+    schema = model.schema
+    shape = (_EXAMPLE_USERS, model.max_length)
     return {
         "item": torch.ones(*shape, len(schema.item_features), dtype=torch.int64),
         "time": torch.ones(shape, dtype=torch.int64),

@@ -35,7 +35,7 @@ def retrieve(index: Index, interests: np.ndarray, k: int, exclude: Sequence[np.n
 
     Args:
         index: the catalogue.
-        interests: float32 [B, V, D].
+        interests: float32 [B, V, D]; a zero vector is none.
         k: results per user.
         exclude: per user, catalogue rows that must not come back; may repeat.
     """
@@ -67,10 +67,12 @@ def _fetch(
     num_users, num_interests, dimension = interests.shape
     scores, rows = index.search(interests.reshape(-1, dimension), fetch)
     rows = rows.reshape(num_users, num_interests, fetch)
+    absent = np.all(interests == 0, axis=2)
+    rows[absent] = NO_ROW
     forbidden = np.concatenate([_keys(index, user, items) for user, items in enumerate(excluded)])
     users = np.arange(num_users)[:, None, None]
     rows = np.where(np.isin(_keys(index, users, rows), forbidden), NO_ROW, rows)
-    complete = ((rows != NO_ROW).sum(axis=2) >= k).all(axis=1)
+    complete = (((rows != NO_ROW).sum(axis=2) >= k) | absent).all(axis=1)
     return scores.reshape(rows.shape), rows, complete
 
 

@@ -1,60 +1,119 @@
 """Contrastive losses of one or several user vectors against a positive item and shared negatives.
 
-Pure functions: normalised vectors in, a scalar loss and detached training metrics out.
+`contrastive_loss` is what training takes: every example has the same candidates, each with a weight.
+`multi_vector_loss` and `single_vector_loss` are the reference's own form, with a weight for every pair
+of an example and a negative; the tests hold the two equal.
 """
+
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from prismrec.loss.chunked import Part, Slices, sum_in_chunks
 from prismrec.loss.softmax import REFERENCE_EPSILON, positive_log_prob, shared_positive_log_prob
 
-Metrics = dict[str, Tensor]
+Reading = Literal["expectation", "log_sum_exp", "maximum"]
+LOGITS_PER_CHUNK = 4_000_000  # 16 MB of float32, which fits the caches of a server
 
 
-def single_vector_loss(
-    query: Tensor,
-    positive: Tensor,
-    negatives: Tensor,
+class Candidates(NamedTuple):
+    """What every example is contrasted with."""
+
+    vectors: Tensor
+    """Unit item vectors [N, D]."""
+    ids: Tensor
+    """int64 [N]; an entry that is an example's own positive does not count for it."""
+    weights: Tensor
+    """Not negative [N, C]: an example of column c counts entry n with weight [n, c]."""
+
+
+class Positives(NamedTuple):
+    """The B examples; those of a moment are next to each other."""
+
+    vectors: Tensor
+    """Unit item vectors [B, D]."""
+    ids: Tensor
+    """int64 [B]."""
+    moment: Tensor
+    """int64 [B], not falling: which of the G moments each followed."""
+    prob_vector: Tensor
+    """p(vector | positive) [B, V], for the expectation."""
+    column: Tensor
+    """int64 [B], the column of `Candidates.weights` that holds for it."""
+
+
+def contrastive_loss(
+    interests: Tensor,
+    positives: Positives,
+    candidates: Candidates,
     *,
-    negative_weights: Tensor | None = None,
     query_weights: Tensor | None = None,
     temperature: float = 0.07,
     margin: float = 0.0,
-    epsilon: float = REFERENCE_EPSILON,
-    with_metrics: bool = True,
-) -> tuple[Tensor, Metrics]:
-    """Contrastive loss of CLRec for one vector per user.
+    joint: bool = True,
+    reading: Reading = "expectation",
+) -> Tensor:
+    """Negative log-likelihood of the positives under a softmax over (vector, item) pairs.
 
-    -log p(positive | query), p(i) proportional to w_i exp(<query, i> / temperature), w = 1 for the positive.
+        p(v, i) proportional to w_i exp(<z_v, i> / temperature), w = 1 for the positive
+
+    read in one of three ways:
+
+        expectation   -sum_v p(v | i) log p(v, i), the reference's, with its routing (Multi-CLRec, arXiv 2005.12964)
+        log_sum_exp   -log sum_v p(v, i), a mixture's likelihood (mixture of softmaxes, arXiv 1711.03953)
+        maximum       -log p(i), p(i) proportional to w_i max_v exp(<z_v, i> / temperature): as items are served
+
+    The negatives are summed once for all positives of a moment, and a part of the moments at a time, so that
+    memory does not grow with the batch.
 
     Args:
-        query: unit user vectors [B, D].
-        positive: unit item vectors [B, D].
-        negatives: unit item vectors [Q, D].
-        negative_weights: weight of each negative for each user [B, Q]; 0 leaves it out.
-        query_weights: weight of each user in the mean [B]; 0 or False masks it.
+        interests: unit user vectors of G moments [G, V, D]; a zero vector is none, each moment needs one.
+        positives: the examples.
+        candidates: their negatives.
+        query_weights: weight of each example in the mean [B]; 0 masks it.
         temperature: divisor of cosines.
         margin: subtracted from the positive's cosine.
-        epsilon: see `weighted_softmax`; 0 is exact.
-        with_metrics: also compute the cosine metrics, which take one more pass over the negatives.
+        joint: normalise over (vector, item) pairs; otherwise over items for each vector, which only the
+            expectation can be read from.
+        reading: what of p(v, i) is maximised.
 
     Returns:
-        The mean loss, and metrics by name.
+        The mean loss.
     """
-    prob_head = torch.ones(len(query), 1, dtype=query.dtype, device=query.device)
-    return multi_vector_loss(
-        query[:, None],
-        positive,
-        negatives,
-        prob_head,
-        negative_weights=negative_weights,
-        query_weights=query_weights,
-        temperature=temperature,
-        margin=margin,
-        joint=False,
-        epsilon=epsilon,
-        with_metrics=with_metrics,
-    )
+    if not joint and reading != "expectation":
+        raise ValueError(f"reading={reading!r} needs the joint softmax")
+    if query_weights is None:
+        query_weights = torch.ones_like(positives.vectors[:, 0])
+    query_weights = query_weights.to(positives.vectors.dtype)
+
+    def of_rows(moments: slice, rows: slice) -> tuple[Part, Slices]:
+        def loss(interests: Tensor, positive: Tensor, negatives: Tensor, prob_vector: Tensor) -> Tensor:
+            part = Positives(
+                positive,
+                positives.ids[rows],
+                positives.moment[rows] - moments.start,
+                prob_vector,
+                positives.column[rows],
+            )
+            log_prob = _log_prob(
+                interests / temperature,
+                part,
+                candidates._replace(vectors=negatives),
+                margin=margin / temperature,
+                joint=joint,
+                maximum=reading == "maximum",
+            )
+            nll = _nll(log_prob, prob_vector, reading)
+            # `where` keeps a masked row's infinity out of the sum
+            return torch.where(query_weights[rows] > 0, nll * query_weights[rows], 0.0).sum()
+
+        return loss, [moments, rows, slice(None), rows]
+
+    rows_per_chunk = max(1, LOGITS_PER_CHUNK // max(len(candidates.ids) * interests.shape[1], 1))
+    parts = [of_rows(*slices) for slices in _chunks(positives.moment, len(interests), rows_per_chunk)]
+    total = sum_in_chunks(parts, interests, positives.vectors, candidates.vectors, positives.prob_vector)
+    return total / (query_weights.sum() + 1e-8)
 
 
 def multi_vector_loss(
@@ -69,111 +128,151 @@ def multi_vector_loss(
     margin: float = 0.0,
     joint: bool = True,
     epsilon: float = REFERENCE_EPSILON,
-    with_metrics: bool = True,
-) -> tuple[Tensor, Metrics]:
-    """Disentangled contrastive loss of Multi-CLRec (arXiv 2005.12964).
-
-    The expected log-likelihood under the routing of the positive, sum_v p(v | positive) log p(v, positive).
-    `joint` normalises over all (vector, item) pairs; otherwise over the items of each vector.
+) -> Tensor:
+    """The reference's disentangled contrastive loss, sum_v p(v | positive) log p(v, positive), pair by pair.
 
     Args:
         interests: unit user vectors [B, V, D].
         positive: unit item vectors [B, D].
         negatives: unit item vectors [Q, D].
         prob_head: p(head | positive's category) [B, H]; H is a multiple of V, heads of a vector are adjacent.
-        negative_weights, query_weights, temperature, margin, epsilon, with_metrics: as in `single_vector_loss`.
-
-    Returns:
-        The mean loss, and metrics by name.
-    """
-    scaled = interests / temperature
-    positive_logits = torch.einsum("bvd,bd->bv", scaled, positive)
-    negative_logits = scaled @ negatives.T  # [B, V, Q]
-    log_prob = positive_log_prob(
-        positive_logits - margin / temperature, negative_logits, negative_weights, joint=joint, epsilon=epsilon
-    )
-    loss = _expected_nll(log_prob, prob_head, query_weights)
-    metrics = {"nll_loss": loss.detach()}
-    if with_metrics:
-        metrics |= _cosine_metrics(
-            positive_logits.amax(-1) * temperature, negative_logits * temperature, negative_weights, query_weights
-        )
-    return loss, metrics
-
-
-def shared_multi_vector_loss(
-    interests: Tensor,
-    moment: Tensor,
-    positive: Tensor,
-    negatives: Tensor,
-    prob_head: Tensor,
-    *,
-    positive_ids: Tensor,
-    negative_ids: Tensor,
-    negative_weights: Tensor,
-    query_weights: Tensor | None = None,
-    temperature: float = 0.07,
-    margin: float = 0.0,
-    joint: bool = True,
-) -> Tensor:
-    """`multi_vector_loss` where every user has the same negatives, and one moment of a user several positives.
-
-    Args:
-        interests: unit user vectors of G moments [G, V, D].
-        moment: which of them each positive belongs to [B].
-        positive, negatives, prob_head, query_weights, temperature, margin, joint: as in `multi_vector_loss`.
-        positive_ids, negative_ids: ids [B], [Q]; a negative that is the positive itself does not count.
-        negative_weights: weight of each negative [Q].
+        negative_weights: weight of each negative for each user [B, Q]; 0 leaves it out.
+        query_weights, temperature, margin, joint: as in `contrastive_loss`.
+        epsilon: see `weighted_softmax`; 0 is exact.
 
     Returns:
         The mean loss.
     """
     scaled = interests / temperature
-    of_target = nn.functional.embedding(moment, scaled.flatten(1)).unflatten(1, scaled.shape[1:])  # [B, V, D]
-    log_prob = shared_positive_log_prob(
-        torch.einsum("bvd,bd->bv", of_target, positive),
+    log_prob = positive_log_prob(
+        torch.einsum("bvd,bd->bv", scaled, positive) - margin / temperature,
         scaled @ negatives.T,
         negative_weights,
-        positive_ids,
-        negative_ids,
-        moment,
-        margin=margin / temperature,
         joint=joint,
+        epsilon=epsilon,
     )
-    return _expected_nll(log_prob, prob_head, query_weights)
+    nll = _nll(log_prob, vector_probabilities(prob_head, interests.shape[1]), "expectation")
+    return weighted_mean(nll, query_weights)
 
 
-def _expected_nll(log_prob: Tensor, prob_head: Tensor, query_weights: Tensor | None) -> Tensor:
-    """Mean over users of -sum_v p(v | positive) log p(v, positive), from [B, V] and [B, H]."""
-    prob_vector = prob_head.unflatten(-1, (log_prob.shape[1], -1)).sum(-1)
-    return -_weighted_mean((prob_vector * log_prob).sum(-1), query_weights)
+def single_vector_loss(
+    query: Tensor,
+    positive: Tensor,
+    negatives: Tensor,
+    *,
+    negative_weights: Tensor | None = None,
+    query_weights: Tensor | None = None,
+    temperature: float = 0.07,
+    margin: float = 0.0,
+    epsilon: float = REFERENCE_EPSILON,
+) -> Tensor:
+    """The reference's contrastive loss (CLRec) of one vector per user [B, D]: `multi_vector_loss` with V = 1."""
+    return multi_vector_loss(
+        query[:, None],
+        positive,
+        negatives,
+        torch.ones_like(query[:, :1]),
+        negative_weights=negative_weights,
+        query_weights=query_weights,
+        temperature=temperature,
+        margin=margin,
+        joint=False,
+        epsilon=epsilon,
+    )
 
 
-def _weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
+def vector_probabilities(prob_head: Tensor, num_interests: int) -> Tensor:
+    """p(vector | positive), the sum over the heads of each vector: [B, H] -> [B, V]."""
+    return prob_head.unflatten(-1, (num_interests, -1)).sum(-1)
+
+
+def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Mean of [B] under weights [B] that are not negative; where a weight is 0 the value may be infinite."""
     if weights is None:
         return values.mean()
     weights = weights.to(values.dtype)
-    # `where` keeps a masked row's infinity out of the sum
     return torch.where(weights > 0, values * weights, 0.0).sum() / (weights.sum() + 1e-8)
 
 
 @torch.no_grad()
-def _cosine_metrics(
-    positive_cosine: Tensor, negative_cosine: Tensor, negative_weights: Tensor | None, query_weights: Tensor | None
-) -> Metrics:
-    """Cosine of the best vector to the positive [B]: least, largest, mean, and how often it beats all negatives."""
-    metrics = {}
-    if negative_weights is not None:
-        metrics["negative_weight"] = negative_weights.mean()
-        negative_cosine = negative_cosine + torch.log(negative_weights + 1e-8)[:, None]
-    kept = torch.ones_like(positive_cosine, dtype=torch.bool)
-    if query_weights is not None:
-        kept = query_weights > 0
-        metrics["query_weight"] = query_weights.to(positive_cosine.dtype).mean()
-    ahead = (positive_cosine > negative_cosine.amax((1, 2))).to(positive_cosine.dtype)
+def cosine_metrics(
+    interests: Tensor, positive: Tensor, negatives: Tensor, pair_weights: Tensor, query_weights: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Cosine of the best vector to the positive: least, largest, mean, and how often it beats all negatives.
+
+    Args:
+        interests: unit user vectors [B, V, D].
+        positive: unit item vectors [B, D].
+        negatives: unit item vectors [N, D].
+        pair_weights: weight of each negative for each user [B, N]; the logarithm is added to its cosine, as in the
+            reference.
+        query_weights: weight of each user [B]; 0 leaves it out.
+    """
+    best = torch.einsum("bvd,bd->bv", interests, positive).amax(-1)
+    rivals = ((interests @ negatives.T).amax(1) + torch.log(pair_weights + 1e-8)).amax(-1)
+    kept = torch.ones_like(best, dtype=torch.bool) if query_weights is None else query_weights > 0
+    metrics = {"query_weight": query_weights.to(best.dtype).mean()} if query_weights is not None else {}
     return metrics | {
-        "cosine_min": torch.where(kept, positive_cosine, 1.0).amin(),
-        "cosine_max": torch.where(kept, positive_cosine, -1.0).amax(),
-        "cosine_mean": _weighted_mean(positive_cosine, kept),
-        "rank1_accuracy": _weighted_mean(ahead, kept),
+        "negative_weight": pair_weights.mean(),
+        "cosine_min": torch.where(kept, best, 1.0).amin(),
+        "cosine_max": torch.where(kept, best, -1.0).amax(),
+        "cosine_mean": weighted_mean(best, kept),
+        "rank1_accuracy": weighted_mean((best > rivals).to(best.dtype), kept),
     }
+
+
+def _log_prob(
+    scaled: Tensor,
+    positives: Positives,
+    candidates: Candidates,
+    *,
+    margin: float,
+    joint: bool,
+    maximum: bool,
+) -> Tensor:
+    """Log p(v, positive) [b, V] of a chunk, or [b, 1] of the maximum, from vectors over the temperature [g, V, D]."""
+    of_target = nn.functional.embedding(positives.moment, scaled.flatten(1)).unflatten(1, scaled.shape[1:])
+    positive = torch.einsum("bvd,bd->bv", of_target, positives.vectors)
+    negatives = scaled @ candidates.vectors.T  # [g, V, N]
+    example, entry = (positives.ids[:, None] == candidates.ids).nonzero(as_tuple=True)
+    negatives.transpose(1, 2)[positives.moment[example], entry] = -torch.inf
+    own_weight = candidates.weights.new_zeros(len(positive), candidates.weights.shape[1])
+    own_weight.index_add_(0, example, candidates.weights[entry])
+    absent = ~scaled.any(-1)
+    if absent.any():
+        positive = positive.masked_fill(absent[positives.moment], -torch.inf)
+        negatives = negatives.masked_fill(absent[..., None], -torch.inf)
+    if maximum:
+        positive, negatives = positive.amax(1, keepdim=True), negatives.amax(1, keepdim=True)
+    return shared_positive_log_prob(
+        positive,
+        negatives,
+        candidates.weights,
+        own_weight,
+        positives.column,
+        positives.ids,
+        positives.moment,
+        margin=margin,
+        joint=joint,
+    )
+
+
+def _nll(log_prob: Tensor, prob_vector: Tensor, reading: Reading) -> Tensor:
+    """Negative log-likelihood [B] from log p(v, positive) [B, V], which is -inf where a vector does not count."""
+    if reading != "expectation":
+        return -log_prob.logsumexp(-1)
+    counts = log_prob > -torch.inf
+    counted = torch.where(counts, prob_vector, 0.0)
+    # the share is 1, without a gradient, where all vectors count; routing to one that does not can make it 0
+    share = (counted.sum(-1) / prob_vector.sum(-1)).clamp(min=1e-12)
+    return -(counted * torch.where(counts, log_prob, 0.0)).sum(-1) / share
+
+
+def _chunks(moment: Tensor, num_moments: int, size: int) -> list[tuple[slice, slice]]:
+    """Cut moments into runs of `size`: which moments, and which of their positives."""
+    starts = torch.arange(0, num_moments + size, size, device=moment.device).clamp(max=num_moments)
+    rows = torch.searchsorted(moment, starts).tolist()
+    bounds = starts.tolist()
+    return [
+        (slice(*bounds[i : i + 2]), slice(*rows[i : i + 2])) for i in range(len(bounds) - 1) if rows[i + 1] > rows[i]
+    ]

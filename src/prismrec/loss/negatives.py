@@ -1,12 +1,110 @@
-"""The queue of negatives: a FIFO of recent positives' ids, and the weight each entry has for each example.
+"""The one engine of negatives: which items a batch is contrasted with, and what each of them weighs.
 
-Sampling negatives from the queue makes the contrastive loss equal to inverse-propensity weighting
-(Multi-CLRec, arXiv 2005.12964, section 3), since an item enters it as often as it is a positive.
-Ids are kept, not vectors, so that every step sees the queue encoded by the current weights.
+Sources are mixed as configured: the queue (a FIFO of recent positives, this batch's included), draws
+from the batch, draws from the catalogue, a hard part of the queue, or the catalogue as a whole.
+Negatives from the queue make the contrastive loss equal to inverse-propensity weighting (Multi-CLRec,
+arXiv 2005.12964, section 3), since an item enters it as often as it is a positive. Ids are kept, not
+vectors, so that every step sees the queue encoded by the current weights.
 """
 
+from typing import NamedTuple
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from prismrec.config import LossConfig
+from prismrec.errors import ConfigError
+
+
+class Negatives(NamedTuple):
+    """Distinct items that every example of a batch is contrasted with."""
+
+    ids: Tensor
+    """int64 [N], catalogue rows, rising."""
+    weight: Tensor
+    """Of each [N]."""
+    alike_weight: Tensor | None
+    """Of each for examples whose category routes to the same head [N]; None if there is no hard part."""
+
+
+class NegativeSampler(nn.Module):
+    """Draw the negatives of a batch and weigh them.
+
+    With `deduplicate` an item counts once, however often it was drawn. `log_q` is a dial from debiasing (0)
+    to likelihood (1): weights are divided by (their expectation)^log_q, which with 1 makes the softmax over the
+    negatives an unbiased estimate of that over the catalogue, whatever the mixture of sources (log-q correction:
+    Bengio and Senecal, 2008; sampling without repeats as in arXiv 2101.08769).
+
+    Args:
+        config: sizes of the sources, and the dial.
+        item_counts: training events of each catalogue row [I + 1]; row 0 is padding.
+
+    Raises:
+        ConfigError: the whole catalogue is the only source, and it is too large for that.
+    """
+
+    share: Tensor
+    queue: Tensor
+
+    def __init__(self, config: LossConfig, item_counts: Tensor) -> None:
+        super().__init__()
+        self.config = config
+        self.num_items = len(item_counts) - 1
+        if not (config.queue_size + config.in_batch_negatives + config.uniform_negatives or self.takes_all):
+            raise ConfigError(
+                f"loss.full_softmax_items={config.full_softmax_items} is below the catalogue's {self.num_items} items "
+                "and there is no other source of negatives: raise it, or set loss.queue_size or loss.uniform_negatives"
+            )
+        counts = item_counts.double().clamp(min=1)
+        counts[0] = 0
+        self.register_buffer("share", (counts / counts.sum()).float(), persistent=False)
+        self.register_buffer("queue", torch.zeros(config.queue_size, dtype=torch.int64), persistent=False)
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether the catalogue is small enough to be the negatives as a whole."""
+        return self.num_items <= self.config.full_softmax_items
+
+    @torch.no_grad()
+    def forward(self, positives: Tensor) -> Negatives:
+        """The negatives of a batch of positives (ids [B]), which the queue takes in first."""
+        self.queue = push(self.queue, positives)
+        if self.takes_all:
+            ids = torch.arange(1, self.num_items + 1, device=self.share.device)
+            return Negatives(ids, (self.num_items * self.share[1:]) ** (1 - self.config.log_q), None)
+        hard, easy = self.queue.tensor_split([self.config.hard_queue_size])
+        # places of the batch without repeats: its targets are independent draws, and so are any of them
+        place = torch.randperm(len(positives), device=positives.device)[: self.config.in_batch_negatives]
+        in_batch = positives[place]
+        uniform = torch.randint(1, self.num_items + 1, (self.config.uniform_negatives,), device=positives.device)
+        ids, entry = torch.unique(torch.cat([hard, easy, in_batch, uniform]), return_inverse=True)
+        count = torch.zeros(2, len(ids), device=self.share.device)
+        count[0].index_add_(0, entry[: len(hard)], torch.ones_like(entry[: len(hard)], dtype=count.dtype))
+        count[1].index_add_(0, entry[len(hard) :], torch.ones_like(entry[len(hard) :], dtype=count.dtype))
+        kept = ids != 0  # empty slots of the queue
+        ids, (in_hard, in_easy) = ids[kept], count[:, kept]
+        share, chance = self.share[ids], torch.full((len(ids),), 1 / self.num_items, device=self.share.device)
+        # an item that counts once gains nothing from a place that the queue holds too
+        further = place < len(positives) - len(easy) if self.config.deduplicate else place >= 0
+        draws: list[tuple[int | Tensor, Tensor]] = [((easy != 0).sum() + further.sum(), share), (len(uniform), chance)]
+        expected = self._expected(draws)
+        in_easy = (in_easy > 0).to(count.dtype) if self.config.deduplicate else in_easy
+        weight = self._corrected(in_easy, expected)
+        if not len(hard):
+            return Negatives(ids, weight, None)
+        return Negatives(ids, weight, self._corrected(in_easy + in_hard, expected + (hard != 0).sum() * share))
+
+    def _expected(self, draws: list[tuple[int | Tensor, Tensor]]) -> Tensor:
+        """Weight that each item has on average before the correction: of n draws with chance q each, per source.
+
+        sum n q, or 1 - prod (1 - q)^n if an item counts once
+        """
+        if self.config.deduplicate:
+            return -torch.expm1(torch.stack([number * torch.log1p(-chance) for number, chance in draws]).sum(0))
+        return torch.stack([number * chance for number, chance in draws]).sum(0)
+
+    def _corrected(self, weight: Tensor, expected: Tensor) -> Tensor:
+        return torch.where(weight > 0, weight * expected**-self.config.log_q, 0.0)
 
 
 def push(queue: Tensor, ids: Tensor) -> Tensor:
@@ -15,36 +113,3 @@ def push(queue: Tensor, ids: Tensor) -> Tensor:
     A batch larger than the queue leaves its newest Q entries.
     """
     return torch.cat([queue, ids])[len(ids) :]
-
-
-def negative_weights(positive_ids: Tensor, queue_ids: Tensor) -> Tensor:
-    """1 for entries that count as negatives, 0 for empty slots (id 0) and accidental hits: [B], [Q] -> [B, Q]."""
-    counts = (queue_ids != 0) & (positive_ids[:, None] != queue_ids)
-    return counts.to(torch.get_default_dtype())
-
-
-def hard_mask(positive_prob_head: Tensor, negative_prob_head: Tensor) -> Tensor:
-    """1 where a negative's category routes to the same head as the positive's: [B, H], [Q', H] -> [B, Q']."""
-    return (positive_prob_head.argmax(-1)[:, None] == negative_prob_head.argmax(-1)).to(positive_prob_head.dtype)
-
-
-def appearances(queue_ids: Tensor) -> Tensor:
-    """How often each entry's id occurs in the queue: [Q] -> [Q], in O(Q log Q)."""
-    _, inverse, counts = torch.unique(queue_ids, return_inverse=True, return_counts=True)
-    return counts[inverse]
-
-
-def expected_weights(share: Tensor, size: int, deduplicate: bool) -> Tensor:
-    """Weight that an id has in all of a queue together, on average over queues.
-
-        size * share, or 1 - (1 - share)^size if de-duplicated (the chance that it is there at all)
-
-    Dividing an entry's weight by it (the log-q correction of Bengio and Senecal, 2008, for sampling with
-    repeats) makes the softmax over the queue an unbiased estimate of that over the catalogue.
-
-    Args:
-        share: probability that a draw is this id, of each entry [Q].
-        size: number of draws.
-        deduplicate: whether an entry's weight is 1 / its number of appearances.
-    """
-    return -torch.expm1(size * torch.log1p(-share)) if deduplicate else size * share

@@ -1,4 +1,4 @@
-"""The three auxiliary losses that keep heads alive, sharp and distinct (Multi-CLRec, arXiv 2005.12964)."""
+"""Auxiliary losses against collapse: heads alive, sharp and distinct (Multi-CLRec, arXiv 2005.12964), vectors too."""
 
 import math
 
@@ -40,6 +40,30 @@ def semantic_loss(heads: Tensor, positive: Tensor, prob_head: Tensor, temperatur
     """
     cosine = torch.einsum("bhd,bd->bh", heads, positive)
     return -(prob_head * torch.log_softmax(cosine / temperature, -1)).sum(-1).mean()
+
+
+def usage_loss(interests: Tensor, positive: Tensor, temperature: float = 0.07) -> Tensor:
+    """Keep every vector in use: the balance loss of softmax_v(<vector, positive> / temperature).
+
+    Args:
+        interests: unit user vectors [B, V, D]; a zero vector is none.
+        positive: unit item vectors [B, D].
+        temperature: divisor of cosines.
+    """
+    logits = torch.einsum("bvd,bd->bv", interests, positive) / temperature
+    return balance_loss(torch.softmax(logits.masked_fill(~interests.any(-1), -torch.inf), -1))
+
+
+def diversity_loss(interests: Tensor) -> Tensor:
+    """Keep a user's vectors apart: the mean squared cosine of two different ones.
+
+    Args:
+        interests: unit user vectors [G, V, D]; a zero vector is none.
+    """
+    num_interests = interests.shape[1]
+    squared = (interests @ interests.transpose(1, 2)).square()
+    apart = 1 - torch.eye(num_interests, dtype=squared.dtype, device=squared.device)
+    return (squared * apart).sum() / (len(interests) * max(num_interests * (num_interests - 1), 1))
 
 
 @torch.no_grad()

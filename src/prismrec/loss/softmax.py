@@ -65,23 +65,26 @@ def shared_positive_log_prob(
     positive: Tensor,
     negatives: Tensor,
     weights: Tensor,
+    own_weight: Tensor,
+    column: Tensor,
     positive_ids: Tensor,
-    negative_ids: Tensor,
     moment: Tensor,
     *,
     margin: float,
     joint: bool,
 ) -> Tensor:
-    """`positive_log_prob` at a fraction of its cost, where the targets of a moment share their negatives.
+    """`positive_log_prob` at a fraction of its cost, where all targets have the same negatives.
 
     The sum over the negatives is taken once for each moment, without the entries that are one of its targets;
     those of the other targets are added again for each target.
 
     Args:
-        positive: logits of the positive [B, V], without the margin.
-        negatives: logits of the negatives [G, V, Q].
-        weights: not negative [Q].
-        positive_ids, negative_ids: ids [B], [Q]; a negative that is the positive itself does not count.
+        positive: logits of the positive [B, V], without the margin; -inf where a vector does not count.
+        negatives: logits of the negatives [G, V, N]; -inf where one is a target of the moment.
+        weights: not negative [N, C]; a target of column c counts entry n with weight [n, c].
+        own_weight: sum of the weights of the entries that are the target [B, C].
+        column: column of each target [B].
+        positive_ids: ids [B].
         moment: which of the G each target belongs to [B].
         margin: subtracted from the positive's logit.
         joint: normalise over (vector, item) pairs, not over the items of each vector.
@@ -90,20 +93,18 @@ def shared_positive_log_prob(
         Log-probabilities [B, V].
     """
     with torch.no_grad():
-        hits = (positive_ids[:, None] == negative_ids).to(weights.dtype)  # [B, Q]
-        taken = torch.zeros_like(negatives[:, 0]).index_add_(0, moment, hits)
-        log_weight = (weights * (taken == 0)).log()[:, None]  # [G, 1, Q]; log 0 leaves an entry out
-        own_weight = hits @ weights
-        siblings = _sibling_weights(positive_ids, moment, own_weight)
-        as_negative = torch.where(own_weight > 0, 0.0, -torch.inf)[:, None]  # [B, 1]
-        largest = (negatives + log_weight).amax(-1)  # [G, V]
+        siblings = _sibling_weights(positive_ids, moment, own_weight, column)
+        as_negative = torch.where(own_weight.amax(-1, keepdim=True) > 0, 0.0, -torch.inf)  # [B, 1]
+        largest = negatives.amax(-1)  # [G, V]
         largest.scatter_reduce_(0, moment[:, None].expand_as(positive), positive + as_negative, "amax")
-        largest.nan_to_num_(neginf=0.0)  # no negative at all
         if joint:
             largest = largest.amax(1, keepdim=True).expand_as(largest)
-    mass = (negatives + (log_weight - largest[..., None])).exp_().sum(-1)
+        largest = largest.nan_to_num(neginf=0.0)  # no negative at all
+    mass = (negatives - largest[..., None]).exp_() @ weights  # [G, V, C]
     shifted = positive - largest[moment]
-    others = nn.functional.embedding(moment, mass) + siblings @ (shifted + as_negative).exp()
+    others = select_columns(nn.functional.embedding(moment, mass.flatten(1)).unflatten(1, mass.shape[1:]), column)
+    if siblings is not None:
+        others = others + siblings @ (shifted + as_negative).exp()
     own = shifted - margin
     total = own
     if joint:
@@ -112,8 +113,18 @@ def shared_positive_log_prob(
     return own - torch.logaddexp(total, log_others)
 
 
-def _sibling_weights(positive_ids: Tensor, moment: Tensor, weight: Tensor) -> Tensor:
-    """Weight of each target as a negative of the others of its moment [B, B]; equal items count once."""
+def select_columns(x: Tensor, column: Tensor) -> Tensor:
+    """The column of each row: [B, V, C], [B] -> [B, V]."""
+    return x.gather(2, column[:, None, None].expand(-1, x.shape[1], 1)).squeeze(2)
+
+
+def _sibling_weights(positive_ids: Tensor, moment: Tensor, weight: Tensor, column: Tensor) -> Tensor | None:
+    """Weight of each target as a negative of the others of its moment [B, B]; equal items count once.
+
+    From the weight of each target as a negative [B, C]; None if every moment has one target.
+    """
+    if (moment[1:] != moment[:-1]).all():
+        return None
     same_moment, same_item = moment[:, None] == moment, positive_ids[:, None] == positive_ids
     copies = (same_moment & same_item).sum(0)
-    return (same_moment & ~same_item) * (weight / copies)
+    return (same_moment & ~same_item) * (weight.T[column] / copies)

@@ -16,7 +16,7 @@ class UserEncoding(NamedTuple):
     """Vectors of a batch of users, float32."""
 
     vectors: np.ndarray
-    """Unit vectors [B, V, D], or [B, V, D + 1] with a last 1 if popularity counts."""
+    """Unit vectors [B, V, D], or [B, V, D + 1] with a last 1 if popularity counts; zero where there is none."""
     head_usage: np.ndarray
     """p(head) of each user's history [B, H]."""
     interest_weights: np.ndarray

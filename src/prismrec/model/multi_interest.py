@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from prismrec.config import HashingConfig, ModelConfig
 from prismrec.data.schema import Schema
 from prismrec.model.aggregation import select_top_vectors
+from prismrec.model.contextual import ContextualUserEncoder
 from prismrec.model.embeddings import primes_from
 from prismrec.model.item_encoder import ItemEncoder
 from prismrec.model.layers import unit_norm
@@ -20,7 +21,7 @@ class ServedUser(NamedTuple):
     """What serving needs of a user."""
 
     interests: Tensor
-    """Unit vectors [B, V, D], or [B, V, D + 1] with a last 1 if popularity counts."""
+    """Unit vectors [B, V, D], or [B, V, D + 1] with a last 1 if popularity counts; zero where there is none."""
     interest_weights: Tensor
     """Share of each click in each interest [B, V, T]; rows sum to one, or are zero without clicks."""
     head_usage: Tensor
@@ -43,9 +44,11 @@ class MultiInterestModel(nn.Module):
         self.popularity_weight = popularity_weight
         primes = config.hashing.primes
         self.config = config
+        self.max_length = max_length
         self.schema = schema
         self.items = ItemEncoder(schema.item_features, primes, config.embedding_dim, schema.category_positions)
-        self.users = UserEncoder(
+        user_encoder = UserEncoder if config.encoder.kind == "none" else ContextualUserEncoder
+        self.users = user_encoder(
             config,
             max_length,
             context_primes=tuple(primes[name] for name in schema.context_features),
@@ -68,10 +71,11 @@ class MultiInterestModel(nn.Module):
         if self.config.top_vectors is not None:
             similarity = interests @ unit_norm(self.items(item).item).transpose(1, 2)  # [B, V, T]
             scores = torch.where(mask[:, None], similarity, -1.0).amax(-1)
+            scores = torch.where(interests.any(-1), scores, -2.0)  # a vector that is not there comes last
             interests = select_top_vectors(interests, scores, self.config.top_vectors)
             shares = select_top_vectors(shares, scores, self.config.top_vectors)
         if self.popularity_weight:
-            interests = nn.functional.pad(interests, (0, 1), value=1.0)
+            interests = torch.cat([interests, interests.any(-1, keepdim=True).to(interests.dtype)], -1)
         usage = encoded.weights.sum(-1)
         return ServedUser(interests, shares, usage / usage.sum(-1, keepdim=True).clamp(min=1e-12))
 

@@ -93,8 +93,10 @@ class UserEncoder(nn.Module):
         self.mean_query = dense(dim, dim)
         self.aggregation = HeadAggregation(config.num_interests, dim, transform=False)
 
-    def forward(self, clicks: ItemEmbedding, user: UserContext) -> UserEmbedding:
-        """Encode histories: clicks [B, T, D] and their contexts to a `UserEmbedding`."""
+    def forward(self, clicks: ItemEmbedding, user: UserContext, every_position: bool = False) -> UserEmbedding:
+        """Encode whole histories, clicks [B, T, D] and their contexts; it knows of no other positions."""
+        if every_position:
+            raise ValueError("only a contextual encoder encodes every position of a history")
         items = clicks.item if self.norm is None else self.norm(clicks.item)
         interests, heads, weights = self.pool(items, user.mask, self._prob_item(items, clicks.category, user))
         return UserEmbedding(unit_norm(interests), unit_norm(heads), weights)

@@ -152,7 +152,7 @@ class Recommender:
         )
 
     def _explain(self, user_ids: pl.Series, histories: HistoryBatch, encoded: EncodedUsers) -> pl.DataFrame:
-        mask = (histories.item != NO_ROW)[:, None] & np.ones(encoded.vectors.shape[:2], bool)[..., None]
+        mask = (histories.item != NO_ROW)[:, None] & np.any(encoded.vectors != 0, axis=-1, keepdims=True)
         user, interest, step = np.nonzero(mask)
         frame = pl.DataFrame(
             {

@@ -1,22 +1,54 @@
-"""What training minimises: the contrastive loss against the queue plus the three auxiliary losses.
+"""What training minimises: the contrastive loss against the negatives plus the auxiliary losses.
 
-Takes encoded users, positives and queue entries; gives the loss and the training metrics. Holds the
-one parameter that only training needs, the router over categories.
+Takes encoded users, positives and negatives; gives the loss and the training metrics. Holds the one
+parameter that only training needs, the router over categories.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from prismrec.config import LossConfig, ModelConfig
-from prismrec.loss.contrastive import Metrics, multi_vector_loss, shared_multi_vector_loss
-from prismrec.loss.negatives import appearances, expected_weights, hard_mask, negative_weights
-from prismrec.loss.regularizers import balance_loss, head_metrics, semantic_loss, sharpness_loss
+from prismrec.loss.contrastive import (
+    Candidates,
+    Positives,
+    contrastive_loss,
+    cosine_metrics,
+    vector_probabilities,
+)
+from prismrec.loss.negatives import Negatives
+from prismrec.loss.regularizers import (
+    balance_loss,
+    diversity_loss,
+    head_metrics,
+    semantic_loss,
+    sharpness_loss,
+    usage_loss,
+)
 from prismrec.model.item_encoder import ItemEmbedding
 from prismrec.model.layers import select_rows, unit_norm
 from prismrec.model.routing import PrototypeRouter
 from prismrec.model.user_encoder import UserEmbedding
+
+METRIC_EXAMPLES = 512
+
+
+class Examples(NamedTuple):
+    """The B targets of a batch and the G moments that they followed."""
+
+    user: UserEmbedding
+    """Of the G moments."""
+    moment: Tensor
+    """int64 [B], not falling."""
+    positive: ItemEmbedding
+    """Of the targets, [B, D] each."""
+    ids: Tensor
+    """int64 [B], catalogue rows."""
+    weight: Tensor | None
+    """[B] in the contrastive loss; the auxiliary losses are about the routing of items and count every example, as in
+    the reference."""
 
 
 class Objective(nn.Module):
@@ -25,135 +57,84 @@ class Objective(nn.Module):
     def __init__(self, loss: LossConfig, model: ModelConfig) -> None:
         super().__init__()
         self.config = loss
+        self.num_interests = model.num_interests
         self.router = PrototypeRouter(model.num_heads, model.embedding_dim, model.temperature)
 
     def forward(
-        self,
-        user: UserEmbedding,
-        moment: Tensor,
-        positive: ItemEmbedding,
-        negatives: ItemEmbedding,
-        positive_ids: Tensor,
-        negative_ids: Tensor,
-        negative_share: Tensor,
-        query_weights: Tensor | None = None,
-        with_metrics: bool = True,
-    ) -> tuple[Tensor, Metrics]:
+        self, examples: Examples, negatives: Negatives, embedded: ItemEmbedding, with_metrics: bool = True
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch.
 
         Args:
-            user: encoded histories of G moments.
-            moment: which of them each target followed [B].
-            positive: embeddings of the B targets.
-            negatives: embeddings of the Q queue entries, oldest first.
-            positive_ids, negative_ids: their ids [B], [Q]; id 0 is an empty slot.
-            negative_share: share of each queue entry's id in the training targets [Q], for `log_q`.
-            query_weights: weight of each example in the contrastive loss [B]; the auxiliary losses are about the
-                routing of items and count every example, as in the reference.
-            with_metrics: also give the metrics; without them, negatives that all examples share cost far less.
+            examples: the batch.
+            negatives: which items it is contrasted with, and their weights.
+            embedded: their embeddings [N, D].
+            with_metrics: also give the metrics that cost time.
         """
-        config, prob_head, target = self.config, self.router(positive.category), unit_norm(positive.item)
-        loss, metrics = self._contrastive_loss(
-            user.interests,
-            moment,
-            target,
-            negatives,
-            prob_head,
-            (positive_ids, negative_ids, negative_share),
-            query_weights,
-            with_metrics,
+        prob_head, target = self.router(examples.positive.category), unit_norm(examples.positive.item)
+        weights, column = self._weights(negatives, embedded, prob_head)
+        positives = Positives(
+            target, examples.ids, examples.moment, vector_probabilities(prob_head, self.num_interests), column
         )
-        if config.kind == "single_vector":
-            return loss, metrics
-        auxiliary = {
-            "balance_loss": balance_loss(prob_head),
-            "sharpness_loss": sharpness_loss(prob_head),
-            "semantic_loss": semantic_loss(select_rows(user.heads, moment), target, prob_head, config.temperature),
-        }
-        weights = (config.balance_weight, config.sharpness_weight, config.semantic_weight)
-        total = loss + sum(weight * part for weight, part in zip(weights, auxiliary.values(), strict=True))
-        detached = {name: value.detach() for name, value in auxiliary.items()}
-        return total, metrics | detached | head_metrics(prob_head)
-
-    def _contrastive_loss(
-        self,
-        interests: Tensor,
-        moment: Tensor,
-        positive: Tensor,
-        negatives: ItemEmbedding,
-        prob_head: Tensor,
-        ids: tuple[Tensor, Tensor, Tensor],
-        query_weights: Tensor | None,
-        with_metrics: bool,
-    ) -> tuple[Tensor, Metrics]:
-        config, vectors = self.config, unit_norm(negatives.item)
-        routing = torch.ones_like(prob_head[:, :1]) if config.kind == "single_vector" else prob_head
-        shared: dict[str, Any] = {
-            "query_weights": query_weights,
-            "temperature": config.temperature,
-            "margin": config.margin,
-            "joint": config.joint,
-        }
-        if not (with_metrics or config.hard_queue_size or config.epsilon):
-            positive_ids, negative_ids, share = ids
-            loss = shared_multi_vector_loss(
-                interests,
-                moment,
-                positive,
-                vectors,
-                routing,
-                positive_ids=positive_ids,
-                negative_ids=negative_ids,
-                negative_weights=self._entry_weights(negative_ids, share),
-                **shared,
-            )
-            return loss, {"nll_loss": loss.detach()}
-        pair_weights, metrics = self._negative_weights(prob_head, negatives, *ids)
-        loss, found = multi_vector_loss(
-            select_rows(interests, moment),
-            positive,
-            vectors,
-            routing,
-            negative_weights=pair_weights,
-            epsilon=config.epsilon,
-            with_metrics=with_metrics,
-            **shared,
+        candidates = Candidates(unit_norm(embedded.item), negatives.ids, weights)
+        loss = contrastive_loss(
+            examples.user.interests,
+            positives,
+            candidates,
+            query_weights=examples.weight,
+            temperature=self.config.temperature,
+            margin=self.config.margin,
+            joint=self.config.joint,
+            reading=self.config.reading,
         )
-        return loss, metrics | found
+        metrics = {"nll_loss": loss.detach(), "negatives": torch.tensor(float(len(negatives.ids)))}
+        if with_metrics:
+            metrics |= _metrics(examples, positives, candidates)
+        return self._with_auxiliary(loss, examples, prob_head, target, metrics)
 
     @torch.no_grad()
-    def _entry_weights(self, ids: Tensor, share: Tensor) -> Tensor:
-        """Weights [Q] of the entries of a queue without a hard part: no empty slots, no duplicates, log-q."""
-        weights = (ids != 0).to(share.dtype)
-        if self.config.deduplicate:
-            weights = weights / appearances(ids)
-        if self.config.log_q:
-            weights = weights * expected_weights(share, len(ids), self.config.deduplicate) ** -self.config.log_q
-        return weights
+    def _weights(self, negatives: Negatives, embedded: ItemEmbedding, prob_head: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights [N, C] and the column of each example [B]: one for all, or one for each head if some are hard."""
+        if negatives.alike_weight is None:
+            return negatives.weight[:, None], torch.zeros_like(prob_head[:, 0], dtype=torch.int64)
+        alike = nn.functional.one_hot(self.router(embedded.category).argmax(-1), prob_head.shape[-1]).bool()
+        weights = torch.where(alike, negatives.alike_weight[:, None], negatives.weight[:, None])
+        return weights, prob_head.argmax(-1)
 
-    @torch.no_grad()
-    def _negative_weights(
-        self, prob_head: Tensor, negatives: ItemEmbedding, positive_ids: Tensor, negative_ids: Tensor, share: Tensor
-    ) -> tuple[Tensor, Metrics]:
-        """Weights [B, Q]: no empty slots or accidental hits, same-head entries in the hard part, no duplicates after.
+    def _with_auxiliary(
+        self, loss: Tensor, examples: Examples, prob_head: Tensor, target: Tensor, metrics: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        interests, moment, temperature = examples.user.interests, examples.moment, self.config.temperature
 
-        The hard part is not de-duplicated, as in the reference.
-        """
-        config = self.config
-        weights = negative_weights(positive_ids, negative_ids)
-        metrics: Metrics = {"queue_filled": (negative_ids != 0).float().mean()}
-        hard = config.hard_queue_size
-        expected = expected_weights(share, len(negative_ids) - hard, config.deduplicate)
-        if hard:
-            same_head = hard_mask(prob_head, self.router(negatives.category))
-            in_hard_part = same_head[:, :hard].sum(-1)
-            metrics |= {"hard_count_max": in_hard_part.amax(), "hard_count_min": in_hard_part.amin()}
-            weights = torch.cat([weights[:, :hard] * same_head[:, :hard], weights[:, hard:]], 1)
-            expected = expected + same_head * expected_weights(share, hard, deduplicate=False)
-        if config.deduplicate:
-            counts = torch.where(negative_ids[hard:] != 0, appearances(negative_ids[hard:]), 1)
-            metrics |= {"appearances_max": counts.amax(), "appearances_min": counts.amin()}
-            weights = torch.cat([weights[:, :hard], weights[:, hard:] / counts], 1)
-        if config.log_q:
-            weights = torch.where(weights > 0, weights * expected**-config.log_q, 0.0)
-        return weights, metrics
+        def semantic() -> Tensor:
+            heads = select_rows(examples.user.heads, moment)
+            return semantic_loss(heads, target, vector_probabilities(prob_head, heads.shape[1]), temperature)
+
+        auxiliary: dict[str, tuple[float, Callable[[], Tensor]]] = {
+            "balance_loss": (self.config.balance_weight, lambda: balance_loss(prob_head)),
+            "sharpness_loss": (self.config.sharpness_weight, lambda: sharpness_loss(prob_head)),
+            "semantic_loss": (self.config.semantic_weight, semantic),
+            "usage_loss": (
+                self.config.usage_weight,
+                lambda: usage_loss(select_rows(interests, moment), target, temperature),
+            ),
+            "diversity_loss": (self.config.diversity_weight, lambda: diversity_loss(interests)),
+        }
+        for name, (weight, auxiliary_loss) in auxiliary.items():
+            if weight:
+                metrics[name] = auxiliary_loss()
+                loss = loss + weight * metrics[name]
+        return loss, {name: value.detach() for name, value in (metrics | head_metrics(prob_head)).items()}
+
+
+def _metrics(examples: Examples, positives: Positives, candidates: Candidates) -> dict[str, Tensor]:
+    """Cosines of the first examples of the batch."""
+    first = slice(METRIC_EXAMPLES)
+    others = positives.ids[first, None] != candidates.ids
+    return cosine_metrics(
+        select_rows(examples.user.interests, positives.moment[first]),
+        positives.vectors[first],
+        candidates.vectors,
+        candidates.weights.T[positives.column[first]] * others,
+        None if examples.weight is None else examples.weight[first],
+    )

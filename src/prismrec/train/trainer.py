@@ -9,8 +9,10 @@ import torch
 from rich.console import Console
 
 from prismrec.config import Config
-from prismrec.data.loader import ExampleLoader, TrainBatch
+from prismrec.data.loader import ExampleLoader
 from prismrec.data.store import Store
+from prismrec.data.targets import TrainBatch
+from prismrec.data.windows import WindowLoader
 from prismrec.errors import ArtifactError, ConfigError, DataError, TrainingError
 from prismrec.evaluate.evaluator import recall_at_k
 from prismrec.evaluate.queries import make_queries
@@ -79,7 +81,8 @@ class Trainer:
         torch.manual_seed(settings.seed)
         self.model = build_model(config, store.schema)
         self.step = TrainStep(config, store, self.model).to(self.device)
-        self.loader = ExampleLoader(store, config.history, settings.batch_size, settings.seed)
+        kind = ExampleLoader if config.model.encoder.kind == "none" else WindowLoader
+        self.loader = kind(store, config.history, settings.batch_size, settings.seed)
         if not self.loader.num_examples:
             raise TrainingError(
                 f"{store.path}: no training event has an earlier one of the same user, there is nothing to learn from"
@@ -109,7 +112,7 @@ class Trainer:
         for module, state in zip((self.model, self.step.objective), checkpoint.modules, strict=True):
             module.load_state_dict(state)
         self.optimizers.load_state_dict(checkpoint.optimizers)
-        self.step.queue = checkpoint.queue.to(self.device)
+        self.step.negatives.queue = checkpoint.queue.to(self.device)
         self.progress = checkpoint.progress
         self._save_weights_if_best()  # the process may have ended after the checkpoint and before that
         return True
@@ -142,6 +145,8 @@ class Trainer:
         self.model.train()
         step = self.progress.step + 1
         logged = step % self.config.train.log_every == 0
+        # dropout and sampled negatives are drawn from seed and step alone, so that training resumes at any step
+        torch.manual_seed((self.config.train.seed << 32) + step)
         loss, metrics = self.step(batch, self.bfloat16, with_metrics=logged)
         loss.backward()
         norm = self.optimizers.clip()
@@ -227,7 +232,7 @@ class Trainer:
     def _save_checkpoint(self) -> None:
         modules = [module.state_dict() for module in (self.model, self.step.objective)]
         optimizers, files = self.optimizers.state_dict(), self.store.manifest["files"]
-        save_checkpoint(self.out, Checkpoint(self.progress, modules, optimizers, self.step.queue, files))
+        save_checkpoint(self.out, Checkpoint(self.progress, modules, optimizers, self.step.negatives.queue, files))
 
 
 def choose_device(name: str) -> torch.device:

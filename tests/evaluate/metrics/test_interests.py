@@ -27,3 +27,9 @@ def test_similarity_of_three_vectors() -> None:
     mean, largest = interest_similarity(interests)
     np.testing.assert_allclose(mean, [(0 + 0.6 + 0.8) / 3, 1])
     np.testing.assert_allclose(largest, [0.8, 1])
+
+
+def test_vectors_that_are_not_there_have_no_similarity() -> None:
+    interests = np.array([[[1.0, 0], [0, 0], [0.6, 0.8]], [[1, 0], [0, 0], [0, 0]]])
+    mean, largest = interest_similarity(interests)
+    np.testing.assert_allclose([mean, largest], [[0.6], [0.6]])  # the second user has one vector

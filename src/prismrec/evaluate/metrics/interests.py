@@ -24,11 +24,18 @@ def dead_heads(usage: np.ndarray) -> list[int]:
 
 
 def interest_similarity(interests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and largest cosine between two different vectors of the same user, [U] each.
+    """Mean and largest cosine between two different vectors of the same user, for the U' users who have two.
 
     Args:
-        interests: unit vectors [U, V, D], V >= 2.
+        interests: unit vectors [U, V, D]; a zero vector is none.
+
+    Returns:
+        [U'] each.
     """
     first, second = np.triu_indices(interests.shape[1], k=1)
     cosine = np.einsum("upd,upd->up", interests[:, first], interests[:, second])
-    return cosine.mean(axis=1), cosine.max(axis=1)
+    present = np.any(interests != 0, axis=-1)
+    pairs = present[:, first] & present[:, second]
+    several = pairs.any(axis=1)
+    cosine, pairs = cosine[several], pairs[several]
+    return (cosine * pairs).sum(axis=1) / pairs.sum(axis=1), cosine.max(axis=1, where=pairs, initial=-1)

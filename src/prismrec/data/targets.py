@@ -1,0 +1,65 @@
+"""Which events are training targets, and the history that each of them follows.
+
+Takes a store; gives targets in store order with the end of each one's history, for the loaders.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from prismrec.data.history import HistoryBatch
+from prismrec.data.ranges import flat_ranges
+from prismrec.data.store import Store
+
+
+@dataclass(frozen=True)
+class TrainBatch:
+    """Histories and the events that followed moments of them."""
+
+    history: HistoryBatch
+    """Of S users, [S, T]."""
+    moment: np.ndarray
+    """int64 [B], not falling: the moment each target followed, among the S of whole histories or, with `WindowLoader`,
+    the S * T of all their positions."""
+    target: np.ndarray
+    """int64 [B], catalogue rows."""
+    weight: np.ndarray | None
+    """float32 [B], weights of the events, if the store has them."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Training events that have a history: event `position[i]` follows the events of its user before `end[i]`."""
+
+    position: np.ndarray
+    """int64 [N], rising."""
+    end: np.ndarray
+    """int64 [N], not falling, and rising from user to user."""
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+
+def find_targets(store: Store, before_target_time: bool) -> Targets:
+    """All training targets: every training event with an older one, or, if asked for, one at an earlier time."""
+    starts, ends = store.split_bounds("train")
+    position = flat_ranges(np.minimum(starts + 1, ends), ends)
+    if not before_target_time:
+        return Targets(position, position)
+    end = _group_starts(store)[position]
+    kept = end > store.offsets[users_of(store, position)]
+    return Targets(position[kept], end[kept])
+
+
+def users_of(store: Store, positions: np.ndarray) -> np.ndarray:
+    """The user of each event, int64."""
+    return np.searchsorted(store.offsets, positions, side="right") - 1
+
+
+def _group_starts(store: Store) -> np.ndarray:
+    """For each event, the first event of the same user at the same time, int64 [N]."""
+    time = np.asarray(store.time)
+    new = np.ones(len(time), dtype=bool)
+    new[1:] = time[1:] != time[:-1]
+    new[store.offsets[:-1][np.diff(store.offsets) > 0]] = True
+    return np.maximum.accumulate(np.where(new, np.arange(len(time)), 0))
