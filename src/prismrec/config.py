@@ -77,6 +77,9 @@ class HistoryConfig(_Section):
     """T: newest events kept per user."""
     recent_events: int = Field(10, ge=0)
     """Newest events that count as recent; their categories form the user's context query."""
+    horizon: int = Field(0, ge=0)
+    """Events that may lie between a history and its target in training, drawn at random for each target and epoch: for
+    recommendations that are to hold for longer than the next event; only with an encoder."""
     before_target_time: bool = False
     """Only events strictly older than the target (baskets); otherwise all events sorted before it."""
 

@@ -28,14 +28,6 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
     assert loaded.store == checkpoint().store
 
 
-def test_random_numbers_go_on_where_they_were(tmp_path: Path) -> None:
-    torch.manual_seed(1)
-    save_checkpoint(tmp_path, checkpoint())
-    expected = torch.rand(3).tolist()
-    load_checkpoint(tmp_path)
-    assert torch.rand(3).tolist() == expected
-
-
 def test_none_yet(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path) is None
 

@@ -1,6 +1,9 @@
-"""Checkpoints: everything that decides the next step, written atomically, so that training resumes bit-identically."""
+"""Checkpoints: everything that decides the next step, written atomically, so that training resumes bit-identically.
 
-from dataclasses import asdict, dataclass, field
+Random numbers are drawn from seed and step alone, and need not be kept.
+"""
+
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -40,21 +43,17 @@ class Checkpoint:
     queue: Tensor
     store: dict[str, Any]
     """Sizes and checksums of the store's files: the position in the data means nothing in another store."""
-    rng: dict[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
-    """Write the checkpoint with the present RNG state; a crash leaves the earlier one."""
-    rng: dict[str, Any] = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        rng["cuda"] = torch.cuda.get_rng_state_all()
-    content = vars(checkpoint) | {"progress": asdict(checkpoint.progress), "rng": rng}
+    """Write the checkpoint; a crash leaves the earlier one."""
+    content = vars(checkpoint) | {"progress": asdict(checkpoint.progress)}
     with replacing_file(run / CHECKPOINT) as temporary:
         torch.save(content, temporary)
 
 
 def load_checkpoint(run: Path) -> Checkpoint | None:
-    """Read the latest checkpoint and restore the RNG; None if there is none yet.
+    """Read the latest checkpoint; None if there is none yet.
 
     Raises:
         ArtifactError: the file is damaged.
@@ -65,10 +64,6 @@ def load_checkpoint(run: Path) -> Checkpoint | None:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         content["progress"] = Progress(**content["progress"])
-        checkpoint = Checkpoint(**content)
+        return Checkpoint(**content)
     except (RuntimeError, OSError, KeyError, TypeError, EOFError, ValueError, UnpicklingError) as error:
         raise ArtifactError(f"{path}: expected a checkpoint, could not read it; train again ({error})") from error
-    torch.set_rng_state(checkpoint.rng["cpu"])
-    if "cuda" in checkpoint.rng and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(checkpoint.rng["cuda"])
-    return checkpoint
