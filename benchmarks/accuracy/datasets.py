@@ -39,7 +39,7 @@ class Dataset:
     """Histories end before the moment of the first target (baskets)."""
 
 
-def _interactions(name: str, features: tuple[str, ...]) -> Callable[[Path], Tables]:
+def _interactions(name: str, *features: str | pl.Expr) -> Callable[[Path], Tables]:
     """A reader of `interactions.parquet` and `items.parquet`; the catalogue is the items that were ever chosen."""
 
     def read(data: Path) -> Tables:
@@ -54,26 +54,28 @@ def _interactions(name: str, features: tuple[str, ...]) -> Callable[[Path], Tabl
     return read
 
 
+_GENRES = pl.col("category").str.split("|")
+
 DATASETS = {
     dataset.name: dataset
     for dataset in (
         Dataset(
             "ml1m",
-            _interactions("ml1m", ("category", "top_category", "decade", "year")),
+            _interactions("ml1m", _GENRES, "top_category", "decade", "year"),
             PrepareConfig(),
             "ndcg@10",
             validate_k=10,
         ),
         Dataset(
             "amazon_beauty",
-            _interactions("amazon_beauty", ("category", "top_category")),
+            _interactions("amazon_beauty", "category", "top_category", "attribute_ids"),
             PrepareConfig(),
             "ndcg@10",
             validate_k=10,
         ),
         Dataset(
             "movietweetings",
-            _interactions("movietweetings", ("category", "top_category", "year")),
+            _interactions("movietweetings", _GENRES, "top_category", "year"),
             PrepareConfig(min_user_events=5),
             "ndcg@10",
             validate_k=10,

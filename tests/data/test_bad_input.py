@@ -118,6 +118,14 @@ CATALOGUES = {
         "items: column 'released': expected integers or text as ids; make buckets of numbers, or name it in "
         "display_columns, found Date",
     ),
+    "lists of fractions": (
+        ITEMS.with_columns(sizes=pl.Series([[1.5], [2.5]])),
+        "items: column 'sizes': expected lists of integers or text as ids, found List(Float64); convert",
+    ),
+    "a list without end": (
+        ITEMS.with_columns(tags=pl.Series([[1], list(range(65))])),
+        "items: column 'tags', row 2: expected at most 64 values, or name it in display_columns, found ",
+    ),
     "a name of ours": (ITEMS.with_columns(key=1), "items: column 'key': this name is PrismRec's own; rename it"),
 }
 

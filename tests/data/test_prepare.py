@@ -244,6 +244,30 @@ def test_features_of_every_kind(make_store) -> None:
     assert store.item_features.tolist() == [[0] * 5, [2, 4, 2, 0, u], [3, 0, 0, 0, v]]
 
 
+def test_lists_are_features_of_several_values(make_store) -> None:
+    """Each value once, in its order, in as many columns as the longest list needs; null and empty lists are none."""
+    items = pl.DataFrame(
+        {
+            "item_id": [1, 2, 3, 4],
+            "tags": [["a", "b", "a"], None, [], [None, "c"]],
+            "years": [[1999], [2000, 2001], None, None],
+            "kinds": pl.Series([["u"], ["v"], [], None], dtype=pl.List(pl.Categorical)),
+            "nothing": pl.Series([[], None, [], []], dtype=pl.List(pl.Null)),
+            "shade": [5, 6, 7, 8],
+        }
+    )
+    store = make_store([(1, 1, 1)], items)
+    assert store.schema.item_features == (*("item_id", "tags", "tags", "years", "years", "kinds", "nothing", "shade"),)
+    a, b, c, u, v = stable_keys(["a", "b", "c", "u", "v"]).tolist()
+    assert store.item_features.tolist() == [
+        [0, 0, 0, 0, 0, 0, 0, 0],
+        [2, a, b, 2000, 0, u, 0, 6],
+        [3, 0, 0, 2001, 2002, v, 0, 7],
+        [4, 0, 0, 0, 0, 0, 0, 8],
+        [5, c, 0, 0, 0, 0, 0, 9],
+    ]
+
+
 def test_columns_to_show_may_be_of_any_type(make_store) -> None:
     items = pl.DataFrame({"item_id": [1], "price": [2.5], "tags": [["a", "b"]], "title": ["T"]})
     store = make_store([(1, 1, 1)], items, display_columns=("price", "tags", "missing"))

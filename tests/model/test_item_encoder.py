@@ -28,6 +28,19 @@ def test_absent_features_count_as_zero() -> None:
     assert found.category.tolist() == pytest.approx([400 / 2] * 2)
 
 
+def test_values_of_one_feature_count_as_their_mean() -> None:
+    """Three tags and two categories; one tag is missing, and an item may have none."""
+    names = ("item_id", "category", "category", "tags", "tags", "tags")
+    made = ItemEncoder(names, dict.fromkeys(names, (5,)), 2, (1, 2))
+    for place, embedding in enumerate(made.embeddings):
+        embedding.tables[0].weight.data = 10.0**place * torch.arange(13.0)[:, None].expand(13, 2).clone()
+    found = made(torch.tensor([[1, 2, 3, 4, 1, 0], [1, 2, 0, 0, 0, 0]]))
+    # ids x are in row x + 1: (20 + 30) / 2 + 10 and (400 + 100) / 2 + 100 beside 2
+    expected = [[(2 + 35 + 350) / 3] * 2, [(2 + 30 + 0) / 3] * 2]
+    torch.testing.assert_close(found.item, torch.tensor(expected))
+    torch.testing.assert_close(found.category, torch.tensor([[35.0] * 2, [30.0] * 2]))
+
+
 def test_without_categories_an_item_is_its_own() -> None:
     found = encoder(())(torch.tensor([[1, 2, 3, 4]]))
     torch.testing.assert_close(found.category, found.item)

@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 
 from prismrec.config import PrepareConfig
-from prismrec.data.columns import Column, column_keys, feature_column, id_column
+from prismrec.data.columns import Column, column_keys, id_column, item_feature_column
+from prismrec.data.ranges import flat_ranges
 from prismrec.data.schema import ITEM, KNOWN_ITEM_FEATURES
 from prismrec.data.tables import Table, require
 from prismrec.errors import DataError
@@ -23,8 +24,13 @@ class Catalogue:
 
     items: pl.DataFrame
     """`item_id`, `key`, features and columns to show; row i is catalogue row i + 1."""
-    features: tuple[str, ...]
-    """`item_id`, then those known, then others."""
+    names: tuple[str, ...]
+    """`item_id`, then the features known, then others."""
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The names, those of lists as often as the longest list has values."""
+        return tuple(name for name in self.names for _ in range(_width(self.items[name])))
 
     @property
     def rows(self) -> pl.DataFrame:
@@ -35,8 +41,11 @@ class Catalogue:
         """Keys of the features, int64 [I + 1, F]; row 0 is padding, all zero."""
         keys = np.zeros((len(self.items) + 1, len(self.features)), np.int64)
         keys[1:, 0] = self.items[KEY]
-        for position, name in enumerate(self.features[1:], start=1):
-            keys[1:, position] = column_keys(self.items[name])
+        position = 1
+        for values in (self.items[name] for name in self.names[1:]):
+            row, place, flat = _flat(values)
+            keys[1 + row, position + place] = column_keys(flat)
+            position += _width(values)
         return keys
 
 
@@ -57,7 +66,7 @@ def read_catalogue(table: Table, config: PrepareConfig) -> Catalogue:
     features = known + [name for name in found if name not in (ITEM, *known, *shown)]
     columns = [
         id_column(table.name, ITEM, found[ITEM]),
-        *(feature_column(table.name, name, found[name], "name it in display_columns") for name in features),
+        *(item_feature_column(table.name, name, found[name], "name it in display_columns") for name in features),
     ]
     repeated = Column(ITEM, columns[0].values, ~pl.col(ITEM).is_first_distinct(), "each item once")
     table.check(columns)
@@ -74,3 +83,19 @@ def catalogue_of(ids: pl.Series) -> Catalogue:
 def _catalogue(items: pl.DataFrame, features: list[str]) -> Catalogue:
     keyed = items.insert_column(1, column_keys(items[ITEM]).alias(KEY))
     return Catalogue(keyed, (ITEM, *features))
+
+
+def _width(values: pl.Series) -> int:
+    if not isinstance(values.dtype, pl.List):
+        return 1
+    return max(1, int(values.list.len().max() or 0))  # type: ignore[arg-type]
+
+
+def _flat(values: pl.Series) -> tuple[np.ndarray, np.ndarray, pl.Series]:
+    """Row, place in its list and value of every value of a column; of one without lists, each is the first."""
+    if not isinstance(values.dtype, pl.List):
+        rows = np.arange(len(values))
+        return rows, np.zeros_like(rows), values
+    sizes = values.list.len().fill_null(0).to_numpy().astype(np.int64)
+    row = np.repeat(np.arange(len(sizes)), sizes)
+    return row, flat_ranges(np.zeros_like(sizes), sizes), values.filter(sizes > 0).explode()

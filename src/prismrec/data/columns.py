@@ -11,6 +11,7 @@ import polars as pl
 from prismrec.data.schema import stable_keys
 from prismrec.errors import DataError
 
+MAX_VALUES = 64
 _LATEST = 253_402_300_799  # the last second of the year 9999; later ones are milliseconds
 _DATE, _ZONE = r"^\d{4}-\d\d-\d\d$", r"(Z|[+-]\d\d(:?\d\d)?)$"
 _FORMATS = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M%#z")
@@ -95,6 +96,24 @@ def feature_column(table: str, name: str, dtype: pl.DataType, remedy: str) -> Co
     elif not (dtype.is_integer() or dtype in (pl.String, pl.Boolean)):
         raise DataError(f"{table}: column {name!r}: expected {expected}, found {dtype}")
     return Column(name, column, pl.lit(False), expected)
+
+
+def item_feature_column(table: str, name: str, dtype: pl.DataType, remedy: str) -> Column:
+    """A feature of items: one id, or a list of up to `MAX_VALUES` ids, each counted once; as in `feature_column`."""
+    if not isinstance(dtype, pl.List):
+        return feature_column(table, name, dtype, remedy)
+    inner = dtype.inner
+    if isinstance(inner, pl.Categorical | pl.Enum):
+        inner = pl.String()
+    if not (inner.is_integer() or inner in (pl.String, pl.Null)):
+        raise DataError(
+            f"{table}: column {name!r}: expected lists of integers or text as ids, found {dtype}; convert, or {remedy}"
+        )
+    inner = pl.Int64() if inner == pl.Null else inner
+    values = pl.col(name).cast(pl.List(inner)).list.drop_nulls().list.unique(maintain_order=True)
+    return Column(
+        name, values, (values.list.len() > MAX_VALUES).fill_null(False), f"at most {MAX_VALUES} values, or {remedy}"
+    )
 
 
 def column_keys(values: pl.Series) -> pl.Series:

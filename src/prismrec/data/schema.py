@@ -22,7 +22,8 @@ class Schema(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     item_features: tuple[str, ...]
-    """Columns of `item_features.npy`, `item_id` first; then those of `KNOWN_ITEM_FEATURES` present, then others."""
+    """Columns of `item_features.npy`, `item_id` first; then those of `KNOWN_ITEM_FEATURES` present, then others; the
+    name of a column of lists comes as often as its longest list has values."""
     context_features: tuple[str, ...] = ()
     """Extra id columns of events."""
     has_dwell: bool = False

@@ -1,5 +1,6 @@
 """The item tower: the mean of the hashed embeddings of an item's id and features."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -25,13 +26,15 @@ class ItemEmbedding(NamedTuple):
 
 
 class ItemEncoder(nn.Module):
-    """Encode raw feature ids [..., F] as the mean of F embeddings; absent features (id 0) count as zero.
+    """Encode raw feature ids [..., F] as the mean of the features' embeddings; absent features (id 0) count as zero.
+
+    Neighbouring columns of one name are one feature of several values, whose embedding is the mean of theirs.
 
     Args:
-        features: names of the F features, `item_id` first.
+        features: names of the F columns, `item_id` first.
         primes: hash moduli of each feature.
         dim: D.
-        category_positions: which features form the category embedding; without any it is the item's own.
+        category_positions: which columns form the category embedding; without any it is the item's own.
     """
 
     def __init__(
@@ -42,14 +45,27 @@ class ItemEncoder(nn.Module):
         category_positions: Sequence[int],
     ) -> None:
         super().__init__()
-        self.embeddings = nn.ModuleList(HashedEmbedding(primes[name], dim) for name in features)
-        self.category_positions = tuple(category_positions)
+        names = list(dict.fromkeys(features))
+        starts = [features.index(name) for name in names]
+        self.columns = [slice(start, stop) for start, stop in itertools.pairwise([*starts, len(features)])]
+        self.embeddings = nn.ModuleList(HashedEmbedding(primes[name], dim) for name in names)
+        self.categories = tuple(place for place, start in enumerate(starts) if start in category_positions)
 
     def forward(self, ids: Tensor) -> ItemEmbedding:
         """[..., F] int64 -> embeddings [..., D]."""
-        parts = [embedding(ids[..., column]) for column, embedding in enumerate(self.embeddings)]
+        parts = [
+            _mean_of_values(embedding, ids[..., columns])
+            for embedding, columns in zip(self.embeddings, self.columns, strict=True)
+        ]
         item = torch.stack(parts).mean(0)
-        if not self.category_positions:
+        if not self.categories:
             return ItemEmbedding(item, item)
-        category = torch.stack([parts[column] for column in self.category_positions]).mean(0)
+        category = torch.stack([parts[place] for place in self.categories]).mean(0)
         return ItemEmbedding(item, category)
+
+
+def _mean_of_values(embedding: nn.Module, ids: Tensor) -> Tensor:
+    """Embed the values of one feature, [..., L] int64 -> [..., D]."""
+    if ids.shape[-1] == 1:
+        return embedding(ids[..., 0])
+    return embedding(ids).sum(-2) / (ids != 0).sum(-1, keepdim=True).clamp(min=1)

@@ -57,7 +57,8 @@ def _is_free(out: Path) -> bool:
 
 def _with_primes(config: Config, store: Store, older: Config | None) -> Config:
     schema, hashing = store.schema, config.model.hashing
-    distinct = {name: _count(store.item_features[:, column]) for column, name in enumerate(schema.item_features)}
+    features = np.array(schema.item_features)
+    distinct = {name: _count(store.item_features[:, features == name]) for name in dict.fromkeys(schema.item_features)}
     if store.context is not None:
         distinct |= {name: _count(store.context[:, column]) for column, name in enumerate(schema.context_features)}
     if config.model.user_id:

@@ -60,7 +60,7 @@ def load_what_fits(model: MultiInterestModel, older: OlderRun) -> Fit:
 
 
 def _by_feature(state: dict[str, Tensor], schema: Schema) -> dict[str, Tensor]:
-    lists = {"items.embeddings": schema.item_features, "users.context": schema.context_features}
+    lists = {"items.embeddings": tuple(dict.fromkeys(schema.item_features)), "users.context": schema.context_features}
     names = {f"{path}.{place}.": f"{path}.{name}." for path, all_ in lists.items() for place, name in enumerate(all_)}
 
     def renamed(key: str) -> str:

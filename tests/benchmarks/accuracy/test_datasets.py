@@ -40,7 +40,7 @@ def data(tmp_path):
 def test_a_store_holds_the_protocol(data, tmp_path) -> None:
     store = open_store(DATASETS["ml1m"], data, tmp_path / "work")
     assert store.item_ids.to_list() == [50, 10, 20, 30, 40]  # nobody ever chose 60
-    assert store.schema.item_features == ("item_id", "category", "top_category", "decade", "year")
+    assert store.schema.item_features == ("item_id", "category", "category", "top_category", "decade", "year")
     assert store.schema.context_features == ()  # the rating is not one
     queries = split_queries(DATASETS["ml1m"], store, "test")
     np.testing.assert_array_equal(queries.end - queries.start, [4, 4, 2])
