@@ -277,6 +277,12 @@ class Config(_Section):
     took away, so that scores rank by likelihood (more than that with deduplicate, for the most popular items). Each
     point between trades coverage for recall."""
 
+    @model_validator(mode="after")
+    def _encoder_learns_ahead(self) -> Self:
+        if self.history.horizon and self.model.encoder.kind == "none":
+            raise ValueError("history.horizon needs an encoder: set model.encoder.kind")
+        return self
+
 
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
     """Read a configuration: defaults, then the TOML file, then `section.key=value` overrides.
