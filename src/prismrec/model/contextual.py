@@ -85,8 +85,9 @@ class CausalInterests(nn.Module):
     """Route the events before each position to heads, and form a vector per interest and position.
 
     p(head, s | t) = p(s | t) p(head | s), with p(s | t) by attention of position t over the events that it sees and
-    p(head | s) by prototypes. An interest's heads are summed; its vector is the state of the position plus what
-    two dense layers make of the state, the pooled events and the interest's prior.
+    p(head | s) by prototypes. An interest's heads are summed; its vector is the state of the position plus the pooled
+    events, and so is personal from the first step on, where a state alone may stay the same for everybody. Two dense
+    layers of both and of the interest's prior are added, at first with nothing.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class CausalInterests(nn.Module):
         self.of_state = dense(dim, 2 * dim)
         self.of_pooled = dense(dim, 2 * dim, bias=False)
         self.output = dense(2 * dim, dim)
+        nn.init.zeros_(self.output.weight)
 
     def forward(self, states: Tensor, items: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
         """Form the vectors of the P newest positions.
@@ -123,7 +125,8 @@ class CausalInterests(nn.Module):
         routed = prob_vector[..., None] * items[..., None, :]  # [B, T, V, D]
         pooled = (prob_event @ routed.flatten(2)).unflatten(-1, routed.shape[2:])  # [B, P, V, D]
         hidden = self.of_pooled(pooled) + self.of_state(states)[:, :, None] + self.prior
-        vectors = unit_norm((states[:, :, None] + self.output(nn.functional.silu(hidden))).float())
+        start = states[:, :, None] * states.shape[-1] ** -0.5 + self.num_interests * pooled
+        vectors = unit_norm((start + self.output(nn.functional.silu(hidden))).float())
         if self.adaptive:
             vectors = vectors * strongest(prob_event @ prob_vector, visible.sum(-1))[..., None]
         return vectors, prob_event[:, 0, None] * prob_head.transpose(1, 2)
