@@ -27,8 +27,9 @@ import psutil
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
-from prismrec.config import Config, load_config
+from prismrec.config import Config
 from prismrec.data.prepare import prepare
+from prismrec.toml import load_config
 
 ITEMS, EVENTS_PER_USER, WINDOW = 200_000, 40, 10
 YEAR, START = 365 * 86_400, 1_700_000_000
@@ -42,7 +43,7 @@ CASES: dict[str, list[str]] = {
 TRAIN = """
 import resource, sys
 from pathlib import Path
-from prismrec.config import load_config
+from prismrec.toml import load_config
 from prismrec.train.trainer import train
 store, out, *settings = sys.argv[1:]
 train(Path(store), Path(out), load_config(None, settings))

@@ -10,15 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from prismrec.config import (
-    Config,
-    PrepareConfig,
-    dump_toml,
-    load_config,
-    load_prepare_config,
-    parse_config,
-)
+from prismrec.config import Config, PrepareConfig
 from prismrec.errors import ConfigError
+from prismrec.toml import dump_toml, load_config, load_prepare_config, parse_config
 
 
 def test_nothing_given_is_the_defaults() -> None:

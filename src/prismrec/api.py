@@ -9,11 +9,12 @@ export(Path("run"), Path("bundle"))
 recommendations = Recommender.open(Path("bundle")).recommend(k=100)  # a Polars frame
 """
 
-from prismrec.config import Config, PrepareConfig, load_config
+from prismrec.config import Config, PrepareConfig
 from prismrec.data.prepare import prepare
 from prismrec.evaluate.evaluator import evaluate
 from prismrec.export.bundle import export
 from prismrec.serve.recommender import Recommender
+from prismrec.toml import load_config
 from prismrec.train.trainer import train
 
 __all__ = ["Config", "PrepareConfig", "Recommender", "evaluate", "export", "load_config", "prepare", "train"]

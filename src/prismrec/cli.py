@@ -77,8 +77,8 @@ def prepare(
     ] = None,
 ) -> None:
     """Turn tables of events and items into a store."""
-    from prismrec.config import load_prepare_config
     from prismrec.data.prepare import prepare
+    from prismrec.toml import load_prepare_config
 
     prepare(events, items, out, load_prepare_config(_columns(columns), settings or []))
     typer.echo(out)
@@ -101,7 +101,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a multi-interest model on a store."""
-    from prismrec.config import load_config
+    from prismrec.toml import load_config
     from prismrec.train.trainer import train
 
     run_decides = resume and config is None and not settings

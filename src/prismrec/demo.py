@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from prismrec.config import PrepareConfig, load_config
+from prismrec.config import PrepareConfig
 from prismrec.data.datasets import complete_journey
 from prismrec.data.prepare import prepare
 from prismrec.data.store import Store
@@ -24,6 +24,7 @@ from prismrec.evaluate.evaluator import evaluate
 from prismrec.evaluate.report import print_report, write_report
 from prismrec.export.bundle import export
 from prismrec.serve.recommender import Recommender
+from prismrec.toml import load_config
 from prismrec.train.trainer import train
 
 PREPARE = PrepareConfig(split="global_time", repeats="drop", valid_share=0.07, test_share=0.07)

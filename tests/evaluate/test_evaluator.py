@@ -10,7 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from prismrec.config import PrepareConfig, parse_config
+from prismrec.config import PrepareConfig
 from prismrec.data.prepare import prepare
 from prismrec.data.store import Split, Store
 from prismrec.errors import ArtifactError, ConfigError, DataError
@@ -23,6 +23,7 @@ from prismrec.index.merge import retrieve
 from prismrec.model.encode import encode_items
 from prismrec.model.multi_interest import MultiInterestModel, resolve_primes
 from prismrec.model.run import load_run, save_run
+from prismrec.toml import parse_config
 
 USERS, ITEMS, EVENTS = 40, 30, 12
 QUIET = Console(quiet=True)

@@ -13,9 +13,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from prismrec.config import Config, PrepareConfig, load_config
+from prismrec.config import Config, PrepareConfig
 from prismrec.data.prepare import prepare
 from prismrec.data.store import Store
+from prismrec.toml import load_config
 
 GROUPS, GROUP_SIZE, USERS, EVENTS = 8, 8, 160, 7
 TINY = [

@@ -18,9 +18,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from prismrec.config import Config, dump_toml
+from prismrec.config import Config
 from prismrec.data.store import Store
 from prismrec.model.run import load_run
+from prismrec.toml import dump_toml
 from prismrec.train.trainer import train
 
 MakeConfig = Callable[..., Config]
@@ -43,7 +44,7 @@ def watch(event, arguments):
 
 import torch
 from rich.console import Console
-from prismrec.config import load_config
+from prismrec.toml import load_config
 from prismrec.train.trainer import train
 
 torch.set_num_threads(1)

@@ -8,10 +8,10 @@ from datasets import Dataset
 from lists import write_lists
 from protocol import VALIDATE_USERS, Fitted, K, Settings, Stopwatch, Task
 
-from prismrec.config import load_config, parse_config
 from prismrec.errors import ConfigError
 from prismrec.evaluate.candidates import find_candidates
 from prismrec.model.run import load_run
+from prismrec.toml import load_config, parse_config
 from prismrec.train.trainer import train
 
 CONFIGS = Path(__file__).parent.parent / "configs"

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from prismrec.artifact import replacing_directory, write_manifest
-from prismrec.config import HistoryConfig, dump_toml
+from prismrec.config import HistoryConfig
 from prismrec.data.store import Store
 from prismrec.export.onnx import OPSET, check_user_encoder, export_user_encoder
 from prismrec.export.reader import CONFIG, INDEX, ITEM_VECTORS, KIND, STORE, USER_ENCODER, USER_VECTORS, WEIGHTS
@@ -21,6 +21,7 @@ from prismrec.export.vectors import write_item_vectors, write_user_vectors
 from prismrec.index.faiss_index import FaissIndex
 from prismrec.model import run as runs
 from prismrec.model.encode import encode_items
+from prismrec.toml import dump_toml
 
 _SAMPLE_USERS = 1000  # on whom the encoder is checked and the index measured
 _USERS_PER_BATCH = 256

@@ -18,11 +18,12 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from prismrec.artifact import read_manifest
-from prismrec.config import Config, load_config
+from prismrec.config import Config
 from prismrec.data.store import Store
 from prismrec.errors import ArtifactError
 from prismrec.export.user_encoder import OnnxUserEncoder
 from prismrec.index.faiss_index import FaissIndex
+from prismrec.toml import load_config
 
 KIND = "bundle"
 CONFIG, WEIGHTS, USER_ENCODER = "config.toml", "model.safetensors", "user_encoder.onnx"

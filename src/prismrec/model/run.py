@@ -17,11 +17,12 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from prismrec.artifact import read_manifest, replacing_file, write_manifest
-from prismrec.config import Config, dump_toml, load_config, parse_config
+from prismrec.config import Config
 from prismrec.data.schema import Schema
 from prismrec.data.store import Store
 from prismrec.errors import ArtifactError
 from prismrec.model.multi_interest import MultiInterestModel
+from prismrec.toml import dump_toml, load_config, parse_config
 
 KIND = "run"
 CONFIG, WEIGHTS = "config.toml", "model.safetensors"

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from prismrec.config import Config, HashingConfig, load_config
+from prismrec.config import Config, HashingConfig
 from prismrec.data.store import Store
 from prismrec.errors import ArtifactError, ConfigError
 from prismrec.model.multi_interest import resolve_primes
 from prismrec.model.run import CONFIG
+from prismrec.toml import load_config
 from prismrec.train.checkpoint import CHECKPOINT
 
 

@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from prismrec.artifact import read_manifest
-from prismrec.config import Config, load_config
+from prismrec.config import Config
 from prismrec.data.schema import Schema
 from prismrec.model.multi_interest import MultiInterestModel
 from prismrec.model.run import CONFIG, KIND, WEIGHTS
+from prismrec.toml import load_config
 
 
 class OlderRun(NamedTuple):
