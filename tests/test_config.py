@@ -51,7 +51,6 @@ BAD = {
     "no negatives": (["loss.queue_size=0"], "no negatives: set queue_size, in_batch_negatives, uniform_negatives or"),
     "a mixture without pairs": (["loss.joint=false", "loss.reading=maximum"], "reading='maximum' needs joint=true"),
     "attention heads": (["model.encoder.num_heads=3"], r"embedding_dim=64 must be a multiple of encoder\.num_heads=3"),
-    "horizon": (["history.horizon=3"], r"history\.horizon needs an encoder: set model\.encoder\.kind"),
     "adaptive": (["model.adaptive_interests=true"], r"adaptive_interests needs an encoder: set encoder\.kind"),
     "seed": (["train.seed=4294967296"], r"train\.seed=4294967296: .*less than 2147483648"),
     "dropout": (["model.encoder.dropout=1.0"], r"model\.encoder\.dropout=1\.0: .*less than 1"),

@@ -66,9 +66,6 @@ class HistoryConfig(_Section):
     """T: newest events kept per user."""
     recent_events: int = Field(10, ge=0)
     """Newest events that count as recent; their categories form the user's context query."""
-    horizon: int = Field(0, ge=0)
-    """Events that may lie between a history and its target in training, drawn at random for each target and epoch: for
-    recommendations that are to hold for longer than the next event; only with an encoder."""
     before_target_time: bool = False
     """Only events strictly older than the target (baskets); otherwise all events sorted before it."""
 
@@ -265,9 +262,3 @@ class Config(_Section):
     item's score. 0 recommends without popularity bias; 1 gives back what a queue with log_q=0 and deduplicate=false
     took away, so that scores rank by likelihood (more than that with deduplicate, for the most popular items). Each
     point between trades coverage for recall."""
-
-    @model_validator(mode="after")
-    def _encoder_learns_ahead(self) -> Self:
-        if self.history.horizon and self.model.encoder.kind == "none":
-            raise ValueError("history.horizon needs an encoder: set model.encoder.kind")
-        return self

@@ -121,21 +121,3 @@ def test_windows_of_long_histories_begin_elsewhere_in_each_epoch(long_store) -> 
     first, second = (examples(list(loader.batches(epoch))) for epoch in (0, 1))
     assert first != second
     assert first.keys() == second.keys()
-
-
-@pytest.mark.parametrize("horizon", [1, 5, 1000])
-def test_up_to_horizon_events_lie_between_a_history_and_its_target(long_store, horizon) -> None:
-    """Events are items here, so that what lies between can be counted; a thousand is more than there are."""
-    config = HistoryConfig(max_length=70, horizon=horizon)
-    found = [examples(list(WindowLoader(long_store, config, 50, seed=0).batches(epoch))) for epoch in range(30)]
-    gaps: dict[int, set[int]] = {}
-    for epoch in found:
-        for target, (history, _) in epoch.items():
-            place = int(np.flatnonzero(long_store.item == target)[0])
-            gaps.setdefault(target, set()).add(place - 1 - int(np.flatnonzero(long_store.item == history[0])[0]))
-    for target, seen in gaps.items():
-        place = int(np.flatnonzero(long_store.item == target)[0])
-        before = place - int(long_store.offsets[np.searchsorted(long_store.offsets, place, side="right") - 1])
-        assert seen <= set(range(min(horizon, before - 1) + 1))
-    assert set.union(*gaps.values()) >= set(range(min(horizon, 5) + 1))
-    assert all(epoch.keys() == found[0].keys() for epoch in found)

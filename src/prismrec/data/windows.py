@@ -15,7 +15,7 @@ from prismrec.data.history import gather_histories
 from prismrec.data.loader import fill_batches
 from prismrec.data.ranges import flat_ranges
 from prismrec.data.store import Store
-from prismrec.data.targets import Targets, TrainBatch, find_targets, users_of
+from prismrec.data.targets import TrainBatch, find_targets, users_of
 
 _SORTED_BATCHES = 16
 
@@ -64,29 +64,18 @@ class WindowLoader:
         if not self.num_examples:
             return
         rng = np.random.default_rng((self._seed, epoch))
-        targets = self._draw(rng)
-        windows = self._cut(targets, rng)
+        windows = self._cut(rng)
         windows = windows.select(rng.permutation(len(windows.end)))
         group = np.cumsum(windows.num_targets) // (_SORTED_BATCHES * self._batch_size)
         windows = windows.select(np.lexsort((windows.end - windows.start, group)))
         batches = fill_batches(windows.num_targets, self._batch_size)
         for step in rng.permutation(len(batches))[first_step:]:
-            yield self._gather(targets, _Windows(*(column[batches[step]] for column in windows)))
+            yield self._gather(_Windows(*(column[batches[step]] for column in windows)))
 
-    def _draw(self, rng: np.random.Generator) -> Targets:
-        """The targets of an epoch, each with up to `horizon` events between its history and itself."""
-        position, end = self._targets.position, self._targets.end
-        if not self._config.horizon:
-            return self._targets
-        first = self._store.offsets[users_of(self._store, position)]
-        end = np.maximum(end - rng.integers(0, self._config.horizon + 1, len(end)), first + 1)
-        order = np.argsort(end, kind="stable")
-        return Targets(position[order], end[order])
-
-    def _cut(self, targets: Targets, rng: np.random.Generator) -> _Windows:
+    def _cut(self, rng: np.random.Generator) -> _Windows:
         """All windows of an epoch; those of users with more than T events begin at a random place."""
-        offsets, ends, length = self._store.offsets, targets.end, self._config.max_length
-        user = users_of(self._store, targets.position)
+        offsets, ends, length = self._store.offsets, self._targets.end, self._config.max_length
+        user = users_of(self._store, self._targets.position)
         newest = np.append(user[1:] != user[:-1], True)
         start, end = offsets[user[newest]], ends[newest]  # [U], of users with targets
         shift = np.where(end - start > length, rng.integers(0, length, len(end)), 0)
@@ -102,9 +91,9 @@ class WindowLoader:
         windows = _Windows(np.maximum(start, end - length), end, first, last)
         return _split(windows, self._batch_size)
 
-    def _gather(self, targets: Targets, windows: _Windows) -> TrainBatch:
+    def _gather(self, windows: _Windows) -> TrainBatch:
         store, length = self._store, int((windows.end - windows.start).max())
-        newest = targets.position[windows.last - 1]
+        newest = self._targets.position[windows.last - 1]
         users = users_of(store, newest)
         history = gather_histories(
             store,
@@ -116,9 +105,9 @@ class WindowLoader:
         )
         window = np.repeat(np.arange(len(windows.end)), windows.num_targets)
         rows = flat_ranges(windows.first, windows.last)
-        moment = window * length + windows.end[window] - targets.end[rows]
+        moment = window * length + windows.end[window] - self._targets.end[rows]
         order = np.argsort(moment, kind="stable")
-        events = targets.position[rows[order]]
+        events = self._targets.position[rows[order]]
         weight = None if store.weight is None else np.asarray(store.weight[events], dtype=np.float32)
         return TrainBatch(history, moment[order], store.item[events].astype(np.int64), weight)
 
