@@ -5,6 +5,7 @@ trains on and is judged by, made once and kept.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,10 +101,8 @@ def open_store(dataset: Dataset, data: Path, work: Path) -> Store:
     """
     path = work / dataset.name / "store"
     wanted: dict[str, Any] = dataset.prepare.model_dump(mode="json")
-    try:
+    with suppress(ArtifactError):
         store = Store.open(path)
-    except ArtifactError:
-        return prepare(*dataset.read(data), path, dataset.prepare)
-    if store.manifest["settings"] != wanted:
-        return prepare(*dataset.read(data), path, dataset.prepare)
-    return store
+        if store.manifest["settings"] == wanted:
+            return store
+    return prepare(*dataset.read(data), path, dataset.prepare)

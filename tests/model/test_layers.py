@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from prismrec.model.layers import PathwiseLinear, UnitLayerNorm, dense, select_rows, unit_norm, unit_normal
+from prismrec.loss.rows import select_rows
+from prismrec.model.layers import PathwiseLinear, UnitLayerNorm, dense, unit_norm, unit_normal
 
 
 @pytest.mark.parametrize("scale", [1.0, 3.0, 1e-4])

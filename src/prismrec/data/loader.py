@@ -9,18 +9,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from prismrec.config import HistoryConfig
-from prismrec.data.history import gather_histories
+from prismrec.data.history import HistoryBatch, gather_histories
 from prismrec.data.ranges import flat_ranges
 from prismrec.data.store import Store
 from prismrec.data.targets import TrainBatch, find_targets, users_of
 
 
-class ExampleLoader:
-    """Batches of training examples, one history for each moment: every target once per epoch.
-
-    Targets that share a history (a basket, if `before_target_time`) stay together, so that the history is
-    encoded once for all of them.
-    """
+class TargetLoader:
+    """What the loaders share: the targets of a store, and how many of them make a step."""
 
     def __init__(self, store: Store, config: HistoryConfig, batch_size: int, seed: int) -> None:
         self._store = store
@@ -29,7 +25,6 @@ class ExampleLoader:
         self._seed = seed
         self._user_keys = store.users["key"].to_numpy()
         self._targets = find_targets(store, config.before_target_time)
-        self._moments = _moments(self._targets.end, batch_size)
 
     @property
     def num_examples(self) -> int:
@@ -38,6 +33,24 @@ class ExampleLoader:
     @property
     def steps_per_epoch(self) -> int:
         return -(-self.num_examples // self._batch_size)
+
+    def _batch(self, history: HistoryBatch, moment: np.ndarray, events: np.ndarray) -> TrainBatch:
+        """A batch whose targets are these events of the store [B], of these moments [B]."""
+        store = self._store
+        weight = None if store.weight is None else np.asarray(store.weight[events], dtype=np.float32)
+        return TrainBatch(history, moment, store.item[events].astype(np.int64), weight)
+
+
+class ExampleLoader(TargetLoader):
+    """Batches of training examples, one history for each moment: every target once per epoch.
+
+    Targets that share a history (a basket, if `before_target_time`) stay together, so that the history is
+    encoded once for all of them.
+    """
+
+    def __init__(self, store: Store, config: HistoryConfig, batch_size: int, seed: int) -> None:
+        super().__init__(store, config, batch_size, seed)
+        self._moments = _moments(self._targets.end, batch_size)
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[TrainBatch]:
         """The batches of an epoch, in its order, from `first_step` on; `batch_size` targets each on average."""
@@ -60,9 +73,7 @@ class ExampleLoader:
             user=self._user_keys[users],
             config=self._config,
         )
-        weight = None if store.weight is None else np.asarray(store.weight[targets], dtype=np.float32)
-        moment = np.repeat(np.arange(len(moments)), last - first)
-        return TrainBatch(history, moment, store.item[targets].astype(np.int64), weight)
+        return self._batch(history, np.repeat(np.arange(len(moments)), last - first), targets)
 
 
 def fill_batches(sizes: np.ndarray, batch_size: int) -> list[slice]:

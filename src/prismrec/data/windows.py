@@ -10,12 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prismrec.config import HistoryConfig
 from prismrec.data.history import gather_histories
-from prismrec.data.loader import fill_batches
+from prismrec.data.loader import TargetLoader, fill_batches
 from prismrec.data.ranges import flat_ranges
-from prismrec.data.store import Store
-from prismrec.data.targets import TrainBatch, find_targets, users_of
+from prismrec.data.targets import TrainBatch, users_of
 
 _SORTED_BATCHES = 16
 
@@ -32,32 +30,16 @@ class _Windows(NamedTuple):
     def num_targets(self) -> np.ndarray:
         return self.last - self.first
 
-    def select(self, rows: np.ndarray) -> "_Windows":
+    def select(self, rows: np.ndarray | slice) -> "_Windows":
         return _Windows(*(column[rows] for column in self))
 
 
-class WindowLoader:
+class WindowLoader(TargetLoader):
     """Batches of windows: every training event that has a history is a target once per epoch.
 
     Windows of like length share a batch, and a batch is as long as its longest window, since padding costs
     as much as events. The order of an epoch depends on (seed, epoch) alone, as `ExampleLoader`'s does.
     """
-
-    def __init__(self, store: Store, config: HistoryConfig, batch_size: int, seed: int) -> None:
-        self._store = store
-        self._config = config
-        self._batch_size = batch_size
-        self._seed = seed
-        self._user_keys = store.users["key"].to_numpy()
-        self._targets = find_targets(store, config.before_target_time)
-
-    @property
-    def num_examples(self) -> int:
-        return len(self._targets)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return -(-self.num_examples // self._batch_size)
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[TrainBatch]:
         """The batches of an epoch, in its order, from `first_step` on; `batch_size` targets each on average."""
@@ -70,7 +52,7 @@ class WindowLoader:
         windows = windows.select(np.lexsort((windows.end - windows.start, group)))
         batches = fill_batches(windows.num_targets, self._batch_size)
         for step in rng.permutation(len(batches))[first_step:]:
-            yield self._gather(_Windows(*(column[batches[step]] for column in windows)))
+            yield self._gather(windows.select(batches[step]))
 
     def _cut(self, rng: np.random.Generator) -> _Windows:
         """All windows of an epoch; those of users with more than T events begin at a random place."""
@@ -93,23 +75,19 @@ class WindowLoader:
 
     def _gather(self, windows: _Windows) -> TrainBatch:
         store, length = self._store, int((windows.end - windows.start).max())
-        newest = self._targets.position[windows.last - 1]
-        users = users_of(store, newest)
         history = gather_histories(
             store,
             start=windows.start,
             end=windows.end,
             now=store.time[windows.end],
-            user=self._user_keys[users],
+            user=self._user_keys[users_of(store, windows.start)],
             config=self._config.model_copy(update={"max_length": length}),
         )
         window = np.repeat(np.arange(len(windows.end)), windows.num_targets)
         rows = flat_ranges(windows.first, windows.last)
         moment = window * length + windows.end[window] - self._targets.end[rows]
         order = np.argsort(moment, kind="stable")
-        events = self._targets.position[rows[order]]
-        weight = None if store.weight is None else np.asarray(store.weight[events], dtype=np.float32)
-        return TrainBatch(history, moment[order], store.item[events].astype(np.int64), weight)
+        return self._batch(history, moment[order], self._targets.position[rows[order]])
 
 
 def _split(windows: _Windows, largest: int) -> _Windows:

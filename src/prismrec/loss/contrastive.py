@@ -8,9 +8,10 @@ of an example and a negative; the tests hold the two equal.
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from prismrec.loss.chunked import Part, Slices, sum_in_chunks
+from prismrec.loss.rows import select_rows
 from prismrec.loss.softmax import REFERENCE_EPSILON, positive_log_prob, shared_positive_log_prob
 
 Reading = Literal["expectation", "log_sum_exp", "maximum"]
@@ -231,8 +232,7 @@ def _log_prob(
     maximum: bool,
 ) -> Tensor:
     """Log p(v, positive) [b, V] of a chunk, or [b, 1] of the maximum, from vectors over the temperature [g, V, D]."""
-    of_target = nn.functional.embedding(positives.moment, scaled.flatten(1)).unflatten(1, scaled.shape[1:])
-    positive = torch.einsum("bvd,bd->bv", of_target, positives.vectors)
+    positive = torch.einsum("bvd,bd->bv", select_rows(scaled, positives.moment), positives.vectors)
     negatives = scaled @ candidates.vectors.T  # [g, V, N]
     example, entry = (positives.ids[:, None] == candidates.ids).nonzero(as_tuple=True)
     negatives.transpose(1, 2)[positives.moment[example], entry] = -torch.inf

@@ -78,17 +78,18 @@ class NegativeSampler(nn.Module):
         in_batch = positives[place]
         uniform = torch.randint(1, self.num_items + 1, (self.config.uniform_negatives,), device=positives.device)
         ids, entry = torch.unique(torch.cat([hard, easy, in_batch, uniform]), return_inverse=True)
-        count = torch.zeros(2, len(ids), device=self.share.device)
-        count[0].index_add_(0, entry[: len(hard)], torch.ones_like(entry[: len(hard)], dtype=count.dtype))
-        count[1].index_add_(0, entry[len(hard) :], torch.ones_like(entry[len(hard) :], dtype=count.dtype))
         kept = ids != 0  # empty slots of the queue
-        ids, (in_hard, in_easy) = ids[kept], count[:, kept]
+        in_hard, in_easy = (
+            torch.bincount(part, minlength=len(ids))[kept].to(self.share.dtype)
+            for part in entry.tensor_split([len(hard)])
+        )
+        ids = ids[kept]
         share, chance = self.share[ids], torch.full((len(ids),), 1 / self.num_items, device=self.share.device)
         # an item that counts once gains nothing from a place that the queue holds too
         further = place < len(positives) - len(easy) if self.config.deduplicate else place >= 0
         draws: list[tuple[int | Tensor, Tensor]] = [((easy != 0).sum() + further.sum(), share), (len(uniform), chance)]
         expected = self._expected(draws)
-        in_easy = (in_easy > 0).to(count.dtype) if self.config.deduplicate else in_easy
+        in_easy = (in_easy > 0).to(self.share.dtype) if self.config.deduplicate else in_easy
         weight = self._corrected(in_easy, expected)
         if not len(hard):
             return Negatives(ids, weight, None)

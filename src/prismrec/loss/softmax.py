@@ -1,7 +1,9 @@
 """The weighted softmax that carries the queue's weights, in the reference's form and in an exact, faster one."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from prismrec.loss.rows import select_columns, select_rows
 
 REFERENCE_EPSILON = 1e-8
 
@@ -102,7 +104,7 @@ def shared_positive_log_prob(
         largest = largest.nan_to_num(neginf=0.0)  # no negative at all
     mass = (negatives - largest[..., None]).exp_() @ weights  # [G, V, C]
     shifted = positive - largest[moment]
-    others = select_columns(nn.functional.embedding(moment, mass.flatten(1)).unflatten(1, mass.shape[1:]), column)
+    others = select_columns(select_rows(mass, moment), column)
     if siblings is not None:
         others = others + siblings @ (shifted + as_negative).exp()
     own = shifted - margin
@@ -111,11 +113,6 @@ def shared_positive_log_prob(
         total, others = own.logsumexp(1, keepdim=True), others.sum(1, keepdim=True)
     log_others = torch.where(others > 0, others.clamp(min=torch.finfo(others.dtype).tiny).log(), -torch.inf)
     return own - torch.logaddexp(total, log_others)
-
-
-def select_columns(x: Tensor, column: Tensor) -> Tensor:
-    """The column of each row: [B, V, C], [B] -> [B, V]."""
-    return x.gather(2, column[:, None, None].expand(-1, x.shape[1], 1)).squeeze(2)
 
 
 def _sibling_weights(positive_ids: Tensor, moment: Tensor, weight: Tensor, column: Tensor) -> Tensor | None:

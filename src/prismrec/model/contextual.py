@@ -8,15 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from prismrec.config import ModelConfig
-from prismrec.model.embeddings import BucketEmbedding, HashedEmbedding, TimeEmbedding
+from prismrec.loss.contrastive import vector_probabilities
+from prismrec.model.embeddings import TimeEmbedding
 from prismrec.model.item_encoder import ItemEmbedding
-from prismrec.model.layers import dense, unit_norm, unit_normal
+from prismrec.model.layers import dense, floor_log2, unit_norm, unit_normal
 from prismrec.model.routing import PrototypeRouter, Routing
 from prismrec.model.sequence import SequenceEncoder, relate
-from prismrec.model.user_encoder import UserContext, UserEmbedding
+from prismrec.model.user_encoder import HistoryEncoder, UserContext, UserEmbedding
 
 
-class ContextualUserEncoder(nn.Module):
+class ContextualUserEncoder(HistoryEncoder):
     """Encode a user's clicks, with context, to V unit vectors.
 
     Args:
@@ -33,14 +34,9 @@ class ContextualUserEncoder(nn.Module):
         context_primes: tuple[tuple[int, ...], ...] = (),
         user_primes: tuple[int, ...] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(config, context_primes, user_primes)
         dim = config.embedding_dim
-        self.dwell = BucketEmbedding(config.dwell_boundaries, dim)
-        self.elapsed = BucketEmbedding(config.elapsed_boundaries, dim)
-        self.time = TimeEmbedding(dim)
         self.present = TimeEmbedding(dim)
-        self.context = nn.ModuleList(HashedEmbedding(primes, dim) for primes in context_primes)
-        self.user = HashedEmbedding(user_primes, dim) if user_primes else None
         self.sequence = SequenceEncoder(dim, config.encoder, max_length)
         self.interests = CausalInterests(
             config.num_heads,
@@ -74,8 +70,7 @@ class ContextualUserEncoder(nn.Module):
 
     def _circumstances(self, user: UserContext, now: Tensor) -> Tensor:
         """How long, when, when the next event came, and the context features, [B, T, D]."""
-        parts = [self.dwell(user.dwell), self.elapsed(now - user.time), self.time(user.time), self.present(now)]
-        parts += [embedding(user.context[..., i]) for i, embedding in enumerate(self.context)]
+        parts = [*self.circumstances(user, now - user.time), self.time(user.time), self.present(now)]
         if self.user is not None:
             parts.append(self.user(user.user)[:, None].expand_as(parts[0]))
         return torch.stack(parts).mean(0)
@@ -121,7 +116,7 @@ class CausalInterests(nn.Module):
         score = self.query(states) @ keys.transpose(1, 2) * keys.shape[-1] ** -0.5
         prob_event = torch.softmax(score.masked_fill(~visible, -1e4), -1) * visible  # [B, P, T]
         prob_head = self.router(items, self.routing)  # [B, T, H]
-        prob_vector = prob_head.unflatten(-1, (self.num_interests, -1)).sum(-1)
+        prob_vector = vector_probabilities(prob_head, self.num_interests)
         routed = prob_vector[..., None] * items[..., None, :]  # [B, T, V, D]
         pooled = (prob_event @ routed.flatten(2)).unflatten(-1, routed.shape[2:])  # [B, P, V, D]
         hidden = self.of_pooled(pooled) + self.of_state(states)[:, :, None] + self.prior
@@ -145,5 +140,4 @@ def strongest(share: Tensor, events: Tensor) -> Tensor:
     place = torch.arange(share.shape[-1], device=share.device)
     other, own = share[..., None, :], share[..., None]
     rank = ((other > own) | ((other == own) & (place < place[:, None]))).sum(-1)  # ONNX knows no stable sort
-    powers = 2 ** torch.arange(1, 63, device=share.device)
-    return rank <= torch.bucketize(events, powers, right=True)[..., None]
+    return rank <= floor_log2(events, 62)[..., None]

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from prismrec.loss.rows import select_rows
 from prismrec.model.embeddings import HashedEmbedding
-from prismrec.model.layers import select_rows
 
 
 class ItemEmbedding(NamedTuple):

@@ -55,9 +55,6 @@ class UnitLayerNorm(nn.Module):
         return self.gamma * (normalised * self.scale) + self.beta
 
 
-def select_rows(x: Tensor, index: Tensor) -> Tensor:
-    """Gather along the first dimension, [G, ...], [...] -> [..., ...], with a gradient summed in a fixed order.
-
-    That of plain indexing is not, with several threads, and training could not be repeated.
-    """
-    return nn.functional.embedding(index, x.flatten(1)).unflatten(-1, x.shape[1:])
+def floor_log2(x: Tensor, largest: int) -> Tensor:
+    """floor(log2(x)) of integers, from 0 to `largest`: by comparison, since runtimes' logarithms differ at powers."""
+    return torch.bucketize(x, 2 ** torch.arange(1, largest + 1, device=x.device), right=True)

@@ -1,8 +1,7 @@
 """Causal sequence encoders: states of events that know of all older events, in one pass for every position.
 
 Takes event embeddings [B, T, D], newest first; gives states [B, T, D]. Position t sees events t, t + 1, ...:
-nothing newer. All blocks share one relative bias (as in T5,
-arXiv 1910.10683). Two kinds of block:
+nothing newer. All blocks share one relative bias (as in T5, arXiv 1910.10683). Two kinds of block:
 
 - `TransformerBlock`: pre-norm, softmax attention, gated feed-forward (RMSNorm, arXiv 1910.07467; SwiGLU,
   arXiv 2002.05202).
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from prismrec.config import EncoderConfig
+from prismrec.model.layers import floor_log2
 
 TIME_BUCKETS = 32  # of log2(1 + seconds): up to 136 years
 HIDDEN = -1e4  # softmax gives exp(-1e4) = 0 and so does silu, of which -inf would be none
@@ -44,9 +44,7 @@ def relate(mask: Tensor, time: Tensor, now: Tensor) -> Relation:
     steps = torch.arange(mask.shape[1], device=mask.device)
     distance = steps - steps[:, None]
     seconds = (now[:, :, None] - time[:, None, :]).clamp(min=0)
-    # floor(log2(1 + seconds)) in integers, so that no runtime's logarithm decides at a power of two
-    powers = 2 ** torch.arange(1, TIME_BUCKETS, device=mask.device)
-    elapsed = torch.bucketize(1 + seconds, powers, right=True)
+    elapsed = floor_log2(1 + seconds, TIME_BUCKETS - 1)
     return Relation(((distance >= 0) & mask[:, None])[:, None], distance.clamp(min=0), elapsed)
 
 

@@ -48,7 +48,30 @@ class UserEmbedding(NamedTuple):
     """p(head, item) [B, H, T]: what each click gives to each head."""
 
 
-class UserEncoder(nn.Module):
+class HistoryEncoder(nn.Module):
+    """What the user towers share: embeddings of all that is known of events and users besides the items."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        context_primes: tuple[tuple[int, ...], ...],
+        user_primes: tuple[int, ...] | None,
+    ) -> None:
+        super().__init__()
+        dim = config.embedding_dim
+        self.dwell = BucketEmbedding(config.dwell_boundaries, dim)
+        self.elapsed = BucketEmbedding(config.elapsed_boundaries, dim)
+        self.time = TimeEmbedding(dim)
+        self.context = nn.ModuleList(HashedEmbedding(primes, dim) for primes in context_primes)
+        self.user = HashedEmbedding(user_primes, dim) if user_primes else None
+
+    def circumstances(self, user: UserContext, elapsed: Tensor) -> list[Tensor]:
+        """How long each event was, how long ago (seconds [B, T]), and its context features, [B, T, D] each."""
+        features = [embedding(user.context[..., i]) for i, embedding in enumerate(self.context)]
+        return [self.dwell(user.dwell), self.elapsed(elapsed), *features]
+
+
+class UserEncoder(HistoryEncoder):
     """Multi-CLRec's multi-vector sequence encoder.
 
     Args:
@@ -65,14 +88,9 @@ class UserEncoder(nn.Module):
         context_primes: tuple[tuple[int, ...], ...] = (),
         user_primes: tuple[int, ...] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(config, context_primes, user_primes)
         dim = config.embedding_dim
         self.num_interests = config.num_interests
-        self.dwell = BucketEmbedding(config.dwell_boundaries, dim)
-        self.elapsed = BucketEmbedding(config.elapsed_boundaries, dim)
-        self.time = TimeEmbedding(dim)
-        self.context = nn.ModuleList(HashedEmbedding(primes, dim) for primes in context_primes)
-        self.user = HashedEmbedding(user_primes, dim) if user_primes else None
         self.position_prior = nn.Parameter(torch.randn(max_length) * dim**-0.5)
         self.co_action = ContextCoAction(dim * (3 if user_primes else 2), 3 * dim, dim)
         self.norm = None if config.layer_norm == "none" else UnitLayerNorm(dim, unit=config.layer_norm == "unit")
@@ -135,6 +153,5 @@ class UserEncoder(nn.Module):
 
     def _context_keys(self, categories: Tensor, user: UserContext) -> Tensor:
         """Each click's circumstances: how long, how long ago, when, in which category, [B, T, 3D]."""
-        circumstances = [self.dwell(user.dwell), self.elapsed(user.now[:, None] - user.time)]
-        circumstances += [embedding(user.context[..., i]) for i, embedding in enumerate(self.context)]
+        circumstances = self.circumstances(user, user.now[:, None] - user.time)
         return torch.cat([torch.stack(circumstances).mean(0), self.time(user.time), categories], -1)

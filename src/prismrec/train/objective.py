@@ -27,8 +27,9 @@ from prismrec.loss.regularizers import (
     sharpness_loss,
     usage_loss,
 )
+from prismrec.loss.rows import select_rows
 from prismrec.model.item_encoder import ItemEmbedding
-from prismrec.model.layers import select_rows, unit_norm
+from prismrec.model.layers import unit_norm
 from prismrec.model.routing import PrototypeRouter
 from prismrec.model.user_encoder import UserEmbedding
 

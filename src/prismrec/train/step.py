@@ -11,7 +11,7 @@ from prismrec.config import Config
 from prismrec.data.store import Store
 from prismrec.data.targets import TrainBatch
 from prismrec.loss.negatives import NegativeSampler
-from prismrec.model.layers import select_rows
+from prismrec.loss.rows import select_rows
 from prismrec.model.multi_interest import MultiInterestModel
 from prismrec.model.user_encoder import UserContext, UserEmbedding
 from prismrec.train.objective import Examples, Objective
