@@ -3,7 +3,6 @@ import math
 import pytest
 import torch
 
-from prismrec.loss.rows import select_rows
 from prismrec.model.layers import PathwiseLinear, UnitLayerNorm, dense, unit_norm, unit_normal
 
 
@@ -49,13 +48,3 @@ def test_layer_norm(unit: bool, scale: float) -> None:
 def test_unit_layer_norm_gives_unit_vectors() -> None:
     torch.manual_seed(0)
     assert UnitLayerNorm(16, unit=True)(torch.randn(5, 16)).norm(dim=-1).tolist() == pytest.approx([1.0] * 5)
-
-
-def test_select_rows() -> None:
-    x = torch.arange(12.0).view(3, 2, 2).requires_grad_()
-    chosen = select_rows(x, torch.tensor([2, 0, 2]))
-    assert chosen.tolist() == [x[2].tolist(), x[0].tolist(), x[2].tolist()]
-    chosen.sum().backward()
-    assert x.grad is not None
-    assert x.grad[:, 0, 0].tolist() == [1, 0, 2]
-    assert select_rows(x, torch.tensor([[0, 1]])).shape == (1, 2, 2, 2)
