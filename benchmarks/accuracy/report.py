@@ -4,13 +4,14 @@
 
 Reads every DATASET.jsonl of the folder and writes `accuracy-<date>.md` there. A row is a method with its
 settings, averaged over seeds; runs of one method with different settings are rows of their own, named
-by what differs.
+by what differs from most of them.
 """
 
 import argparse
 import datetime as dt
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +79,9 @@ def rows(results: Sequence[Result]) -> list[Row]:
     for method, variants in by_method.items():
         settings = [_flat(variant[0].settings) for variant in variants.values()]
         keys = sorted({key for each in settings for key in each})
-        differing = [key for key in keys if len({str(each.get(key)) for each in settings}) > 1]
+        usual = {key: Counter(str(each.get(key)) for each in settings).most_common(1)[0][0] for key in keys}
         for variant, each in zip(variants.values(), settings, strict=True):
+            differing = [key for key in keys if str(each.get(key)) != usual[key]]
             shown = ", ".join(f"{key}={each.get(key, 'unset')}" for key in differing)
             grouped.append(Row(f"{method} ({shown})" if shown else method, variant))
     return grouped
@@ -145,15 +147,16 @@ def _section(dataset: str, split: str, results: Sequence[Result]) -> list[str]:
 def _cell(mean: Mean | None, *, bold: bool) -> str:
     if mean is None:
         return ""
-    text = f"**{_number(mean.value)}**" if bold else _number(mean.value)
+    text = f"**{number(mean.value)}**" if bold else number(mean.value)
     if mean.over_seeds is not None:
-        text += f" ± {_number(mean.over_seeds)}"
+        text += f" ± {number(mean.over_seeds)}"
     if mean.low is not None and mean.high is not None:
-        text += f" [{_number(mean.low)}, {_number(mean.high)}]"
+        text += f" [{number(mean.low)}, {number(mean.high)}]"
     return text
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Four decimals; below one, without the zero."""
     return f"{value:.4f}".replace("0.", ".", 1) if value < 1 else f"{value:.3f}"
 
 

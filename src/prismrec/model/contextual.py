@@ -81,8 +81,9 @@ class CausalInterests(nn.Module):
 
     p(head, s | t) = p(s | t) p(head | s), with p(s | t) by attention of position t over the events that it sees and
     p(head | s) by prototypes. An interest's heads are summed; its vector is the state of the position plus the pooled
-    events, and so is personal from the first step on, where a state alone may stay the same for everybody. Two dense
-    layers of both and of the interest's prior are added, at first with nothing.
+    events, and so is personal from the first step on, where a state alone may stay the same for everybody; learned
+    weights take the pooled events back where the order of events tells more. Two dense layers of both and of the
+    interest's prior are added, at first with nothing.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class CausalInterests(nn.Module):
         self.prior = unit_normal(num_interests, 2 * dim)
         self.of_state = dense(dim, 2 * dim)
         self.of_pooled = dense(dim, 2 * dim, bias=False)
+        self.of_history = nn.Parameter(torch.ones(dim))
         self.output = dense(2 * dim, dim)
         nn.init.zeros_(self.output.weight)
 
@@ -120,7 +122,7 @@ class CausalInterests(nn.Module):
         routed = prob_vector[..., None] * items[..., None, :]  # [B, T, V, D]
         pooled = (prob_event @ routed.flatten(2)).unflatten(-1, routed.shape[2:])  # [B, P, V, D]
         hidden = self.of_pooled(pooled) + self.of_state(states)[:, :, None] + self.prior
-        start = states[:, :, None] * states.shape[-1] ** -0.5 + self.num_interests * pooled
+        start = states[:, :, None] * states.shape[-1] ** -0.5 + self.of_history * (self.num_interests * pooled)
         vectors = unit_norm((start + self.output(nn.functional.silu(hidden))).float())
         if self.adaptive:
             vectors = vectors * strongest(prob_event @ prob_vector, visible.sum(-1))[..., None]

@@ -12,6 +12,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks" / "accuracy"))
 
+import datasets
 from datasets import Dataset
 from protocol import Settings, Task, split_queries
 
@@ -46,6 +47,16 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Store:
         }
     )
     return prepare(events, None, tmp_path_factory.mktemp("shop") / "store", PrepareConfig(), Console(quiet=True))
+
+
+@pytest.fixture
+def shop_by_name(shop: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shop among the data sets that scripts know, its items with a category."""
+    users = shop.user_ids[np.repeat(np.arange(shop.num_users), np.diff(shop.offsets))]
+    events = pl.DataFrame({"user_id": users, "item_id": shop.item_ids[shop.item - 1], "timestamp": shop.time})
+    items = shop.items.select("item_id", category=pl.col("item_id") // 12)
+    dataset = Dataset("shop", lambda data: (events, items), PrepareConfig(), "ndcg@10", validate_k=10)
+    monkeypatch.setitem(datasets.DATASETS, "shop", dataset)
 
 
 @pytest.fixture

@@ -1,29 +1,19 @@
 """The command line, whole, on a small data set; and what it says where it cannot go on."""
 
-import datasets
-import numpy as np
 import polars as pl
 import pytest
-from datasets import Dataset
 from peers.elsewhere import hand_over
 from protocol import K
 from records import read
 from run import main
 from settings import method_settings
 
-from prismrec.config import PrepareConfig
-
 TINY = ("--set", "prismrec.train.max_steps=2", "--set", "prismrec.model.embedding_dim=16")
 
 
 @pytest.fixture
-def call(shop, tmp_path, monkeypatch):
+def call(shop_by_name, tmp_path):
     """Call the benchmark on the shop's events."""
-    users = shop.user_ids[np.repeat(np.arange(shop.num_users), np.diff(shop.offsets))]
-    events = pl.DataFrame({"user_id": users, "item_id": shop.item_ids[shop.item - 1], "timestamp": shop.time})
-    items = shop.items.select("item_id", category=pl.col("item_id") // 12)
-    shop_data = Dataset("shop", lambda data: (events, items), PrepareConfig(), "ndcg@10", validate_k=10)
-    monkeypatch.setitem(datasets.DATASETS, "shop", shop_data)
 
     def call(*arguments: str) -> int:
         fixed = ["--dataset", "shop", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]

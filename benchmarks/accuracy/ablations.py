@@ -1,0 +1,136 @@
+"""What each part is worth: PrismRec with one thing changed at a time, beside itself with the same seeds.
+
+    python benchmarks/accuracy/ablations.py --dataset amazon_beauty --seeds 0,1,2 --work /tmp/accuracy
+
+Runs, through `run.py`, whatever of CHANGES is not among the results yet, so that work may be spread over
+processes and days; then prints a table of all and writes it beside the results.
+"""
+
+import argparse
+import datetime as dt
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import run
+from datasets import DATASETS
+from peers.prismrec_model import prismrec_settings
+from records import Result, read
+from report import half_width, number
+
+from prismrec.errors import PrismRecError
+
+METRICS = ("hit_rate@10", "ndcg@10", "tail_recall@50", "coverage@10")
+CHANGES: dict[str, tuple[str, ...]] = {
+    "as it is": (),
+    "V = 1": ("model.num_interests=1", "model.num_heads=1"),
+    "V = 2": ("model.num_interests=2", "model.num_heads=2"),
+    "V = 8": ("model.num_interests=8", "model.num_heads=8"),
+    "fewer vectors for short histories": ("model.adaptive_interests=true",),
+    "encoder: HSTU": ("model.encoder.kind=hstu",),
+    "encoder: none, as Multi-CLRec": ("model.encoder.kind=none",),
+    "encoder: 1 layer": ("model.encoder.num_layers=1",),
+    "reading: maximum": ("loss.reading=maximum",),
+    "reading: expectation": ("loss.reading=expectation",),
+    "negatives: in batch alone": ("loss.uniform_negatives=0",),
+    "negatives: uniform alone": ("loss.in_batch_negatives=0",),
+    "negatives: a queue of 4096": ("loss.queue_size=4096", "loss.uniform_negatives=0", "loss.in_batch_negatives=0"),
+    "log_q = 0": ("loss.log_q=0",),
+    "log_q = 0, popularity = 0.5": ("loss.log_q=0", "popularity=0.5"),
+    "with duplicates": ("loss.deduplicate=false",),
+    "usage loss": ("loss.usage_weight=0.1",),
+    "diversity loss": ("loss.diversity_weight=0.1",),
+    "losses of the reference": ("loss.balance_weight=1", "loss.sharpness_weight=1", "loss.semantic_weight=1"),
+    "temperature 0.1": ("loss.temperature=0.1", "model.temperature=0.1"),
+}
+"""A name -> settings that differ from the configuration's."""
+
+
+def find(results: Sequence[Result], method: str, dataset: str, seed: int, split: str, change: str) -> Result | None:
+    """The result of a change with a seed, if there is one."""
+    settings = prismrec_settings(method, DATASETS[dataset], seed, CHANGES[change])
+    del settings["train"]["seed"]
+    wanted = (dataset, method, settings, seed, split)
+    found = [each for each in results if (each.dataset, each.method, each.settings, each.seed, each.split) == wanted]
+    return found[-1] if found else None
+
+
+def table(by_change: dict[str, list[Result]]) -> str:
+    """Means over seeds, and the mean difference to the first row with its 95 % interval (Student's t).
+
+    Args:
+        by_change: results of each change, the same seeds in the same order; the first is what others are compared to.
+    """
+    base, *_ = by_change.values()
+    lines = [
+        f"| change | {' | '.join(f'{metric} | difference' for metric in METRICS)} | training, CPU s |",
+        f"| --- |{' ---: |' * (2 * len(METRICS) + 1)}",
+    ]
+    for change, results in by_change.items():
+        cells = []
+        for metric in METRICS:
+            values = [each.metrics[metric]["value"] for each in results]
+            apart = [a - b.metrics[metric]["value"] for a, b in zip(values, base, strict=True)]
+            cells += [number(statistics.fmean(values)), "" if results is base else _difference(apart)]
+        seconds = statistics.fmean(each.train_cpu_seconds for each in results)
+        lines.append(f"| {change} | {' | '.join(cells)} | {seconds:,.0f} |")
+    return "\n".join(lines)
+
+
+def _difference(values: Sequence[float]) -> str:
+    mean = statistics.fmean(values)
+    text = f"{'-' if mean < 0 else '+'}{number(abs(mean))}"
+    return f"{text} ± {number(half_width(values))}" if len(values) > 1 else text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is missing, then write and print the table."""
+    options = _parser().parse_args(arguments)
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    changes = [change for change in CHANGES if not options.changes or change in options.changes.split(";")]
+    split = options.split.split(",")[-1]
+    path = options.out / f"{options.dataset}.jsonl"
+
+    def lookup(change: str, seed: int) -> Result | None:
+        results = read(path) if path.exists() else []
+        return find(results, options.method, options.dataset, seed, split, change)
+
+    for seed in seeds:
+        for change in changes:
+            if lookup(change, seed) is None:
+                print(f"\n{change}, seed {seed}", flush=True)
+                settings = [f"--set={options.method}.{setting}" for setting in CHANGES[change]]
+                given = ("dataset", "split", "data", "work", "out")
+                command = [f"--{name}={getattr(options, name)}" for name in given]
+                if run.main([*command, f"--methods={options.method}", f"--seeds={seed}", *settings]):
+                    return 1
+    found = {change: [lookup(change, seed) for seed in seeds] for change in CHANGES}
+    complete = {change: [each for each in results if each] for change, results in found.items() if all(results)}
+    text = table(complete)
+    title = f"# Ablations of {options.method} on {options.dataset}, {split}, seeds {options.seeds}"
+    today = dt.datetime.now(dt.UTC).date().isoformat()
+    (options.out / f"{options.dataset}-{today}.md").write_text(f"{title}\n\n{text}\n")
+    print(text)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", required=True, choices=list(DATASETS))
+    parser.add_argument("--method", default="prismrec", help="prismrec, or prismrec-NAME")
+    parser.add_argument("--changes", default="", help=f"with semicolons, of {'; '.join(CHANGES)}; all by default")
+    parser.add_argument("--seeds", default="0,1,2", help="with commas")
+    parser.add_argument("--split", default="valid,test", help="judged on; the table shows the last")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the data sets' folders")
+    parser.add_argument("--work", type=Path, required=True, help="folder for stores and runs")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/accuracy/ablations"), help="of results")
+    return parser
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except PrismRecError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
