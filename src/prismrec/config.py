@@ -256,7 +256,9 @@ class Config(_Section):
     loss: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig()
     exclude_seen: bool = True
-    """Leave items of the user's history out of validation and evaluation."""
+    """Recommend new items only. Items of the user's history are left out of validation and evaluation, and of training:
+    as targets, and as negatives, since telling them from the target would push vectors away from what the user likes.
+    """
     popularity: float = Field(0.0, ge=0, le=1)
     """Dial of validation, evaluation and serving, not of training: adds temperature * popularity * log p(item) to an
     item's score. 0 recommends without popularity bias; 1 gives back what a queue with log_q=0 and deduplicate=false

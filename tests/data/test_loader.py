@@ -10,6 +10,7 @@ from prismrec.config import HistoryConfig
 from prismrec.data.loader import ExampleLoader
 from prismrec.data.store import Store
 from prismrec.data.targets import TrainBatch
+from prismrec.data.windows import WindowLoader
 
 # a trains on its first three events, b on its only two, c on its only one.
 ROWS = [("a", 10, 1), ("a", 20, 2), ("a", 30, 3), ("a", 10, 4), ("a", 20, 5), ("b", 20, 7), ("b", 30, 8), ("c", 10, 9)]
@@ -55,6 +56,16 @@ def test_weights_are_those_of_the_targets(make_store) -> None:
     assert batch.weight.tolist() == (batch.history.now / 2).tolist()
     (plain,) = ExampleLoader(make_store(ROWS), HISTORY, batch_size=9, seed=0).batches(0)
     assert plain.weight is None
+
+
+@pytest.mark.parametrize("kind", [ExampleLoader, WindowLoader])
+def test_where_only_new_items_are_wanted_repeats_are_no_targets(make_store, kind) -> None:
+    rows = [("a", item, time) for time, item in enumerate([10, 20, 10, 30, 20, 40, 50, 60])]
+    rows += [("b", item, time) for time, item in enumerate([10, 10, 10, 70, 80])]
+    (batch,) = kind(make_store(rows), HistoryConfig(), batch_size=9, seed=0, new_only=True).batches(0)
+    items = make_store(rows).item_ids[batch.target - 1].to_list()
+    assert sorted(items) == [20, 30, 40]  # 50 to 80 are for validation and test
+    assert kind(make_store(rows), HistoryConfig(), batch_size=9, seed=0).num_examples == 7
 
 
 def test_baskets_do_not_see_themselves(make_store) -> None:

@@ -21,6 +21,7 @@ from prismrec.loss.contrastive import (
     contrastive_loss,
     multi_vector_loss,
 )
+from prismrec.loss.negatives import Seen
 
 MakeProblem = Callable  # of tests/loss/conftest.py
 INTERESTS = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
@@ -237,10 +238,15 @@ def test_equals_the_pair_form_and_its_gradients(
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
 
 
-def brute_force(problem, vectors: Tensor, reading: str, joint: bool, temperature: float, margin: float) -> Tensor:
-    """The loss from the full table of p(v, i), example by example, from unit vectors [G, V, D]; zero ones left out."""
+def brute_force(
+    problem, vectors: Tensor, seen: Tensor, reading: str, joint: bool, temperature: float, margin: float
+) -> Tensor:
+    """The loss from the full table of p(v, i), example by example, from unit vectors [G, V, D]; zero ones left out.
+
+    Nor do entries count that the moment has seen, bool [G, N].
+    """
     positives, candidates = problem.examples()
-    total, weights = torch.zeros((), dtype=torch.float64), problem.pair_weights()
+    total, weights = torch.zeros((), dtype=torch.float64), problem.pair_weights() * ~seen[problem.moment]
     for row, moment in enumerate(problem.moment.tolist()):
         kept = vectors[moment].detach().abs().sum(-1) > 0
         own = (vectors[moment, kept] @ positives.vectors[row] - margin) / temperature
@@ -270,8 +276,12 @@ def test_readings_equal_brute_force_and_absent_vectors_leave_no_trace(
     absent: int,
     margin: float,
 ) -> None:
-    """Each moment lacks some of its vectors, or none; brute force takes only those that are there."""
+    """Each moment lacks some of its vectors, or none, and has seen some of the negatives."""
     problem = make_problem(**structure)
+    ids, own = problem.examples()[1].ids, problem.examples()[0].ids
+    seen = torch.rand(len(problem.interests), len(ids), generator=torch.Generator().manual_seed(absent)) < 0.3
+    for row, moment in enumerate(problem.moment):
+        seen[moment] &= own[row] != ids  # the targets of a moment are new
     shape = problem.interests.shape[:2]
     present = torch.rand(shape, generator=torch.Generator().manual_seed(absent)) < 0.6
     present[:, 0] |= ~present.any(1)
@@ -281,13 +291,14 @@ def test_readings_equal_brute_force_and_absent_vectors_leave_no_trace(
         found = contrastive_loss(
             vectors,
             *problem.examples(),
+            Seen(*seen.nonzero(as_tuple=True)),
             query_weights=problem.query_weights,
             temperature=0.3,
             margin=margin,
             joint=joint,
             reading=reading,
         )
-    expected = brute_force(problem, vectors, reading, joint, 0.3, margin)
+    expected = brute_force(problem, vectors, seen, reading, joint, 0.3, margin)
     torch.testing.assert_close(found, expected)
     leaves = [vectors, *problem.leaves]
     for mine, theirs in zip(gradients(found, leaves), gradients(expected, leaves), strict=True):

@@ -14,7 +14,7 @@ from torch import Tensor
 from prismrec.config import LossConfig
 from prismrec.errors import ConfigError
 from prismrec.loss.contrastive import Candidates, Positives, contrastive_loss
-from prismrec.loss.negatives import Negatives, NegativeSampler, push
+from prismrec.loss.negatives import Negatives, NegativeSampler, find_seen, push
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,26 @@ def test_push(batch: list[int], expected: list[int]) -> None:
 def test_push_of_rows() -> None:
     queue = push(torch.tensor([[1, 10], [2, 20]]), torch.tensor([[3, 30]]))
     assert queue.tolist() == [[2, 20], [3, 30]]
+
+
+HISTORIES = torch.tensor([[7, 5, 7, 9], [5, 3, 0, 0]])  # newest first
+NEGATIVE_IDS = torch.tensor([2, 5, 7])
+
+
+def test_what_whole_histories_have_seen() -> None:
+    seen = find_seen(HISTORIES, NEGATIVE_IDS, torch.tensor([0, 1]), every_position=False)
+    assert set(zip(seen.moment.tolist(), seen.entry.tolist(), strict=True)) == {(0, 1), (0, 2), (1, 1)}
+
+
+def test_what_each_position_has_seen() -> None:
+    """Position 2 of the first history saw 7 and 9, position 1 also 5; of the second, position 1 saw only 3."""
+    moments = torch.tensor([0, 1, 2, 3, 4, 5])  # four positions of the first history, two of the second
+    seen = find_seen(HISTORIES, NEGATIVE_IDS, moments, every_position=True)
+    pairs = {(0, 1), (0, 2), (1, 1), (1, 2), (2, 2), (4, 1)}
+    assert set(zip(seen.moment.tolist(), seen.entry.tolist(), strict=True)) == pairs
+    assert seen.moment.tolist() == sorted(seen.moment.tolist())
+    later = find_seen(HISTORIES, NEGATIVE_IDS, torch.tensor([1, 4]), every_position=True)  # the only ones with targets
+    assert set(zip(later.moment.tolist(), later.entry.tolist(), strict=True)) == {(0, 1), (0, 2), (1, 1)}
 
 
 @settings(deadline=None)

@@ -55,7 +55,7 @@ def call(
     made: Objective, given: Examples, negatives: Negatives = PAIR_WEIGHTS["a hard part"][0], with_metrics: bool = True
 ) -> tuple[float, dict[str, float]]:
     with torch.no_grad():
-        loss, metrics = made(given, negatives, EMBEDDED, with_metrics)
+        loss, metrics = made(given, negatives, EMBEDDED, with_metrics=with_metrics)
     return loss.item(), {name: value.item() for name, value in metrics.items()}
 
 

@@ -11,6 +11,7 @@ from prismrec.data.loader import ExampleLoader
 from prismrec.data.store import Store
 from prismrec.data.targets import TrainBatch
 from prismrec.data.windows import WindowLoader
+from prismrec.loss.negatives import Seen
 from prismrec.loss.regularizers import diversity_loss
 from prismrec.model.item_encoder import ItemEmbedding
 from prismrec.model.multi_interest import MultiInterestModel
@@ -89,8 +90,16 @@ def plain_loss(step: TrainStep, batch: TrainBatch) -> Tensor:
 
     user = step.model.users(items(clicks), UserContext(mask=clicks != 0, **inputs), step.every_position)
     moment, weight = torch.from_numpy(batch.moment), torch.from_numpy(batch.weight)
+    examples = Examples(user, moment, items(target), target, weight)
+    positions = clicks.shape[1] if step.every_position else 1
+    seen = [
+        (index, entry)
+        for index in range(len(user.interests))
+        for entry, item in enumerate(negatives.ids.tolist())
+        if item in clicks[index // positions, index % positions :].tolist()
+    ]
     loss: Tensor
-    loss, _ = step.objective(Examples(user, moment, items(target), target, weight), negatives, items(negatives.ids))
+    loss, _ = step.objective(examples, negatives, items(negatives.ids), Seen(*torch.tensor(seen).T.contiguous()))
     return loss
 
 

@@ -16,15 +16,20 @@ from prismrec.data.targets import TrainBatch, find_targets, users_of
 
 
 class TargetLoader:
-    """What the loaders share: the targets of a store, and how many of them make a step."""
+    """What the loaders share: the targets of a store, and how many of them make a step.
 
-    def __init__(self, store: Store, config: HistoryConfig, batch_size: int, seed: int) -> None:
+    With `new_only`, items that a user has chosen before are no targets.
+    """
+
+    def __init__(
+        self, store: Store, config: HistoryConfig, batch_size: int, seed: int, *, new_only: bool = False
+    ) -> None:
         self._store = store
         self._config = config
         self._batch_size = batch_size
         self._seed = seed
         self._user_keys = store.users["key"].to_numpy()
-        self._targets = find_targets(store, config.before_target_time)
+        self._targets = find_targets(store, config.before_target_time, new_only)
 
     @property
     def num_examples(self) -> int:
@@ -48,8 +53,10 @@ class ExampleLoader(TargetLoader):
     encoded once for all of them.
     """
 
-    def __init__(self, store: Store, config: HistoryConfig, batch_size: int, seed: int) -> None:
-        super().__init__(store, config, batch_size, seed)
+    def __init__(
+        self, store: Store, config: HistoryConfig, batch_size: int, seed: int, *, new_only: bool = False
+    ) -> None:
+        super().__init__(store, config, batch_size, seed, new_only=new_only)
         self._moments = _moments(self._targets.end, batch_size)
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[TrainBatch]:

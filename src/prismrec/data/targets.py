@@ -40,10 +40,19 @@ class Targets:
         return len(self.position)
 
 
-def find_targets(store: Store, before_target_time: bool) -> Targets:
-    """All training targets: every training event with an older one, or, if asked for, one at an earlier time."""
+def find_targets(store: Store, before_target_time: bool, new_only: bool = False) -> Targets:
+    """All training targets: every training event with an older one.
+
+    Args:
+        store: the prepared data.
+        before_target_time: the older one is of an earlier time.
+        new_only: leave out events with an item that the user's older events have, as is fit where seen items are not
+            recommended.
+    """
     starts, ends = store.split_bounds("train")
     position = flat_ranges(np.minimum(starts + 1, ends), ends)
+    if new_only:
+        position = position[_is_new(store)[position]]
     if not before_target_time:
         return Targets(position, position)
     end = _group_starts(store)[position]
@@ -54,6 +63,14 @@ def find_targets(store: Store, before_target_time: bool) -> Targets:
 def users_of(store: Store, positions: np.ndarray) -> np.ndarray:
     """The user of each event, int64."""
     return np.searchsorted(store.offsets, positions, side="right") - 1
+
+
+def _is_new(store: Store) -> np.ndarray:
+    """Whether each event is its user's first with its item, bool [N]."""
+    new = np.zeros(store.num_events, dtype=bool)
+    user = np.repeat(np.arange(store.num_users), np.diff(store.offsets))
+    new[np.unique(user * (store.num_items + 1) + store.item, return_index=True)[1]] = True
+    return new
 
 
 def _group_starts(store: Store) -> np.ndarray:

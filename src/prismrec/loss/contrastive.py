@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from prismrec.loss.chunked import Part, Slices, sum_in_chunks
+from prismrec.loss.negatives import Seen
 from prismrec.loss.rows import select_rows
 from prismrec.loss.softmax import REFERENCE_EPSILON, positive_log_prob, shared_positive_log_prob
 
@@ -48,6 +49,7 @@ def contrastive_loss(
     interests: Tensor,
     positives: Positives,
     candidates: Candidates,
+    seen: Seen | None = None,
     *,
     query_weights: Tensor | None = None,
     temperature: float = 0.07,
@@ -72,6 +74,7 @@ def contrastive_loss(
         interests: unit user vectors of G moments [G, V, D]; a zero vector is none, each moment needs one.
         positives: the examples.
         candidates: their negatives.
+        seen: which of them do not count for which moments; none of these is a target of its moment.
         query_weights: weight of each example in the mean [B]; 0 masks it.
         temperature: divisor of cosines.
         margin: subtracted from the positive's cosine.
@@ -101,6 +104,7 @@ def contrastive_loss(
                 interests / temperature,
                 part,
                 candidates._replace(vectors=negatives),
+                None if seen is None else _seen_by(seen, moments),
                 margin=margin / temperature,
                 joint=joint,
                 maximum=reading == "maximum",
@@ -226,6 +230,7 @@ def _log_prob(
     scaled: Tensor,
     positives: Positives,
     candidates: Candidates,
+    seen: Seen | None,
     *,
     margin: float,
     joint: bool,
@@ -236,6 +241,8 @@ def _log_prob(
     negatives = scaled @ candidates.vectors.T  # [g, V, N]
     example, entry = (positives.ids[:, None] == candidates.ids).nonzero(as_tuple=True)
     negatives.transpose(1, 2)[positives.moment[example], entry] = -torch.inf
+    if seen is not None:
+        negatives.transpose(1, 2)[seen.moment, seen.entry] = -torch.inf
     own_weight = candidates.weights.new_zeros(len(positive), candidates.weights.shape[1])
     own_weight.index_add_(0, example, candidates.weights[entry])
     absent = ~scaled.any(-1)
@@ -255,6 +262,12 @@ def _log_prob(
         margin=margin,
         joint=joint,
     )
+
+
+def _seen_by(seen: Seen, moments: slice) -> Seen:
+    """Of some of the moments, counted from the first of them."""
+    first, last = torch.searchsorted(seen.moment, torch.tensor([moments.start, moments.stop]).to(seen.moment)).tolist()
+    return Seen(seen.moment[first:last] - moments.start, seen.entry[first:last])
 
 
 def _nll(log_prob: Tensor, prob_vector: Tensor, reading: Reading) -> Tensor:

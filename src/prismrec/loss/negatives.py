@@ -27,6 +27,15 @@ class Negatives(NamedTuple):
     """Of each for examples whose category routes to the same head [N]; None if there is no hard part."""
 
 
+class Seen(NamedTuple):
+    """Negatives that do not count for some of the moments, since their histories hold them already."""
+
+    moment: Tensor
+    """int64 [K], not falling."""
+    entry: Tensor
+    """int64 [K], place among the negatives."""
+
+
 class NegativeSampler(nn.Module):
     """Draw the negatives of a batch and weigh them.
 
@@ -106,6 +115,32 @@ class NegativeSampler(nn.Module):
 
     def _corrected(self, weight: Tensor, expected: Tensor) -> Tensor:
         return torch.where(weight > 0, weight * expected**-self.config.log_q, 0.0)
+
+
+@torch.no_grad()
+def find_seen(history: Tensor, ids: Tensor, moment: Tensor, every_position: bool) -> Seen:
+    """Which negatives the history before each moment holds.
+
+    Where seen items are not recommended, nothing is learned by telling them from the target; a model that tries to
+    moves its vectors away from what the user likes.
+
+    Args:
+        history: int64 [S, T], newest first, 0 where padded.
+        ids: of the negatives, rising [N].
+        moment: the G of interest, rising: of the S whole histories, or of the S * T of their positions.
+        every_position: which of both.
+    """
+    entry = torch.searchsorted(ids, history).clamp(max=len(ids) - 1)
+    row, position = (ids[entry] == history).nonzero(as_tuple=True)
+    positions = history.shape[1] if every_position else 1
+    count = (position + 1).clamp(max=positions)  # an event is seen from its own position and all newer ones
+    event = torch.repeat_interleave(torch.arange(len(row), device=row.device), count)
+    newer = torch.arange(len(event), device=row.device) - (count.cumsum(0) - count)[event]
+    seen_at = row[event] * positions + newer
+    place = torch.searchsorted(moment, seen_at).clamp(max=len(moment) - 1)
+    kept = moment[place] == seen_at
+    place, order = place[kept].sort()
+    return Seen(place, entry[row, position][event[kept][order]])
 
 
 def push(queue: Tensor, ids: Tensor) -> Tensor:

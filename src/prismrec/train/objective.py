@@ -18,7 +18,7 @@ from prismrec.loss.contrastive import (
     cosine_metrics,
     vector_probabilities,
 )
-from prismrec.loss.negatives import Negatives
+from prismrec.loss.negatives import Negatives, Seen
 from prismrec.loss.regularizers import (
     balance_loss,
     diversity_loss,
@@ -62,7 +62,12 @@ class Objective(nn.Module):
         self.router = PrototypeRouter(model.num_heads, model.embedding_dim, model.temperature)
 
     def forward(
-        self, examples: Examples, negatives: Negatives, embedded: ItemEmbedding, with_metrics: bool = True
+        self,
+        examples: Examples,
+        negatives: Negatives,
+        embedded: ItemEmbedding,
+        seen: Seen | None = None,
+        with_metrics: bool = True,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch.
 
@@ -70,6 +75,7 @@ class Objective(nn.Module):
             examples: the batch.
             negatives: which items it is contrasted with, and their weights.
             embedded: their embeddings [N, D].
+            seen: which of them do not count for which moments.
             with_metrics: also give the metrics that cost time.
         """
         prob_head, target = self.router(examples.positive.category), unit_norm(examples.positive.item)
@@ -82,6 +88,7 @@ class Objective(nn.Module):
             examples.user.interests,
             positives,
             candidates,
+            seen,
             query_weights=examples.weight,
             temperature=self.config.temperature,
             margin=self.config.margin,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from prismrec.config import Config
 from prismrec.data.store import Store
 from prismrec.data.targets import TrainBatch
-from prismrec.loss.negatives import NegativeSampler
+from prismrec.loss.negatives import NegativeSampler, find_seen
 from prismrec.loss.rows import select_rows
 from prismrec.model.multi_interest import MultiInterestModel
 from prismrec.model.user_encoder import UserContext, UserEmbedding
@@ -27,6 +27,7 @@ class TrainStep(nn.Module):
         self.model = model
         self.objective = Objective(config.loss, config.model)
         self.negatives = NegativeSampler(config.loss, torch.from_numpy(store.item_counts))
+        self.exclude_seen = config.exclude_seen
         self.every_position = config.model.encoder.kind != "none"
         self.register_buffer("features", torch.from_numpy(np.array(store.item_features)), persistent=False)
 
@@ -57,4 +58,5 @@ class TrainStep(nn.Module):
         used, moment = torch.unique_consecutive(moment, return_inverse=True)
         interests, heads = (select_rows(part.float(), used) for part in (user.interests, user.heads))
         examples = Examples(UserEmbedding(interests, heads, user.weights), moment, positive, target, weight)
-        return self.objective(examples, negatives, negative, with_metrics)
+        seen = find_seen(clicks, negatives.ids, used, self.every_position) if self.exclude_seen else None
+        return self.objective(examples, negatives, negative, seen, with_metrics)

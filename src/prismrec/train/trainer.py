@@ -82,7 +82,7 @@ class Trainer:
         self.model = build_model(config, store.schema)
         self.step = TrainStep(config, store, self.model).to(self.device)
         kind = ExampleLoader if config.model.encoder.kind == "none" else WindowLoader
-        self.loader = kind(store, config.history, settings.batch_size, settings.seed)
+        self.loader = kind(store, config.history, settings.batch_size, settings.seed, new_only=config.exclude_seen)
         if not self.loader.num_examples:
             raise TrainingError(
                 f"{store.path}: no training event has an earlier one of the same user, there is nothing to learn from"
