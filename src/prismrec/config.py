@@ -62,8 +62,8 @@ class PrepareConfig(_Section):
 class HistoryConfig(_Section):
     """Which past events a user encoder sees."""
 
-    max_length: int = Field(50, ge=1)
-    """T: newest events kept per user."""
+    max_length: int = Field(200, ge=1)
+    """T: newest events kept per user; batches are as long as the longest of them, so short histories cost no more."""
     recent_events: int = Field(10, ge=0)
     """Newest events that count as recent; their categories form the user's context query."""
     before_target_time: bool = False
@@ -86,7 +86,7 @@ class HashingConfig(_Section):
 class EncoderConfig(_Section):
     """The sequence model under the interest heads."""
 
-    kind: Literal["none", "transformer", "hstu"] = "none"
+    kind: Literal["none", "transformer", "hstu"] = "transformer"
     """`none` pools the clicks as they are, as Multi-CLRec does, one example a pass. The others are causal and give an
     example at every position of a history in one pass: pre-norm attention with gated feed-forward layers, or HSTU's
     pointwise attention, both with a bias by relative position and elapsed time."""
@@ -103,7 +103,7 @@ class ModelConfig(_Section):
 
     embedding_dim: int = Field(64, ge=4)
     """D: width of item and user vectors."""
-    num_heads: int = Field(8, ge=1)
+    num_heads: int = Field(4, ge=1)
     """H: prototypes that clicks are routed to."""
     num_interests: int = Field(4, ge=1)
     """V: vectors per user; divides num_heads."""
@@ -155,7 +155,7 @@ class ModelConfig(_Section):
 class LossConfig(_Section):
     """The contrastive loss and its queue of negatives."""
 
-    reading: Literal["expectation", "log_sum_exp", "maximum"] = "expectation"
+    reading: Literal["expectation", "log_sum_exp", "maximum"] = "log_sum_exp"
     """What of p(vector, item) is maximised: its expected logarithm under the routing of the item's category (the
     reference), the logarithm of its sum over vectors (a mixture's likelihood), or that of the best vector (as served).
     """
@@ -165,27 +165,27 @@ class LossConfig(_Section):
     """Divisor of cosines in the contrastive and the semantic loss."""
     margin: float = Field(0.0, ge=0)
     """Subtracted from the positive's cosine in training."""
-    queue_size: int = Field(4096, ge=0)
+    queue_size: int = Field(0, ge=0)
     """Q: recent positives kept as negatives, those of the batch included."""
     hard_queue_size: int = Field(0, ge=0)
     """The oldest entries of the queue that count only where their category routes like the positive's."""
-    in_batch_negatives: int = Field(0, ge=0)
+    in_batch_negatives: int = Field(512, ge=0)
     """Negatives drawn from the batch's positives, at most all of them."""
-    uniform_negatives: int = Field(0, ge=0)
+    uniform_negatives: int = Field(512, ge=0)
     """Negatives drawn from the whole catalogue, each item as likely."""
     full_softmax_items: int = Field(0, ge=0)
     """Catalogues of at most this size are the negatives as a whole, in place of all the samples."""
     deduplicate: bool = True
     """Count an item once, however often it was drawn; the hard part of the queue is left as it is."""
-    log_q: float = Field(0.0, ge=0, le=1)
+    log_q: float = Field(1.0, ge=0, le=1)
     """Dial from debiasing to likelihood. 0 leaves popular items as heavy among the negatives as the queue makes them:
     inverse-propensity weighting, which `deduplicate` levels off for items that come up more than once. 1 divides each
     by the weight it is expected to have under the mixture of sources: the full softmax."""
-    balance_weight: float = Field(1.0, ge=0)
+    balance_weight: float = Field(0.0, ge=0)
     """Of the auxiliary loss that keeps every head in use."""
-    sharpness_weight: float = Field(1.0, ge=0)
+    sharpness_weight: float = Field(0.0, ge=0)
     """Of the auxiliary loss that sends each item to one head."""
-    semantic_weight: float = Field(1.0, ge=0)
+    semantic_weight: float = Field(0.0, ge=0)
     """Of the auxiliary loss that makes heads distinct."""
     usage_weight: float = Field(0.0, ge=0)
     """Of the auxiliary loss that keeps every vector in use: each is to be the best for its share of the positives."""
@@ -208,13 +208,13 @@ class LossConfig(_Section):
 class TrainConfig(_Section):
     """How the model is fitted."""
 
-    batch_size: int = Field(256, ge=1)
+    batch_size: int = Field(1024, ge=1)
     """Targets per step; with history.before_target_time on average, since baskets stay together."""
     epochs: int = Field(10, ge=1)
     """Passes over the training events, at most."""
     max_steps: int | None = Field(None, ge=1)
     """Steps, at most; the schedule ends there."""
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(2e-3, gt=0)
     """Of the dense weights (AdamW)."""
     table_learning_rate: float = Field(0.05, gt=0)
     """Of the embedding tables (row-wise Adagrad, or sparse Adam)."""

@@ -185,8 +185,8 @@ def test_the_popularity_dial_adds_weighted_log_popularity_to_scores(root: Path) 
 
 
 def test_each_position_of_the_dial_is_a_method(root: Path) -> None:
-    report = evaluate(root / "multi", "test", [5], popularity=[0, 0.5], console=QUIET)
-    assert [method.name for method in report.methods[:2]] == ["multi (V=2)", "multi (V=2, popularity 0.5)"]
+    report = evaluate(root / "multi", "test", [5], popularity=[0, 1], console=QUIET)
+    assert [method.name for method in report.methods[:2]] == ["multi (V=2)", "multi (V=2, popularity 1)"]
     plain, dialled = report.methods[:2]
     assert dialled.catalogue["mean_popularity@5"] > plain.catalogue["mean_popularity@5"]
     assert plain.diagnostics is not None

@@ -15,20 +15,24 @@ from prismrec.model.encode import encode_users
 from prismrec.model.multi_interest import MultiInterestModel
 
 MakeModel = Callable[..., tuple[Config, MultiInterestModel]]
+POOLED: dict[str, object] = {"encoder": {"kind": "none"}}
 VARIANTS: dict[str, dict[str, object]] = {
-    "query, top vectors": {"attention": "query", "top_vectors": 2},
+    "pooled": POOLED,
+    "query, top vectors": {**POOLED, "attention": "query", "top_vectors": 2},
     "hard, per path, equalised, user id": {
+        **POOLED,
         "routing": "hard",
         "per_path_dense": True,
         "equalize_heads": True,
         "user_id": True,
     },
     "straight through, position bias, unit norm": {
+        **POOLED,
         "routing": "straight_through",
         "position_bias": True,
         "layer_norm": "unit",
     },
-    "one vector, no prior": {"num_interests": 1, "head_prior": False, "layer_norm": "standard"},
+    "one vector, no prior": {**POOLED, "num_interests": 1, "head_prior": False, "layer_norm": "standard"},
     "transformer, user id, popularity": {
         "encoder": {"kind": "transformer", "num_layers": 1},
         "user_id": True,
@@ -122,7 +126,7 @@ def test_a_model_that_differs_is_refused(bundle: Path, make_model: MakeModel, st
     assert interests.shape == (store.num_users, 4, 16)
     assert 0 <= difference <= 1e-5
     with torch.no_grad():
-        model.users.mean_query.bias += 0.1
+        model.users.interests.output.bias += 0.1
     with pytest.raises(ArtifactError, match=r"expected vectors within 1e-05 of PyTorch's on \d+ users, found"):
         check_user_encoder(model, encoder, batch, store.item_features)
 

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from prismrec.model.item_encoder import ItemEmbedding, ItemEncoder
+from prismrec.model.layers import unit_norm
 
 FEATURES = ("item_id", "brand", "category", "top_category")
 
@@ -73,3 +74,14 @@ def test_gradients_are_summed_in_one_order_whatever_the_threads() -> None:
         (ItemEmbedding(table, table).select(index).item * weight).sum().backward()
         gradients.append(table.grad)
     assert all(torch.equal(gradients[0], other) for other in gradients[1:])
+
+
+def test_an_item_starts_as_its_features() -> None:
+    torch.manual_seed(0)
+    made = ItemEncoder(FEATURES, dict.fromkeys(FEATURES, (1009, 1013)), 64, (2, 3))
+    alike = unit_norm(made(torch.tensor([[i, 7, 8, 9] for i in range(1, 101)])).item)
+    other = unit_norm(made(torch.tensor([[i, 10 + i, 200 + i, 300 + i] for i in range(1, 101)])).item)
+    assert (alike @ alike.T).min() > 0.9
+    assert (other @ other.T).mean() < 0.1
+    alone = unit_norm(ItemEncoder(("item_id",), {"item_id": (1009, 1013)}, 64, ())(torch.arange(1, 101)[:, None]).item)
+    assert (alone @ alone.T).mean() < 0.1

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prismrec.config import HashingConfig, LossConfig, ModelConfig
+from prismrec.config import EncoderConfig, HashingConfig, LossConfig, ModelConfig
 from prismrec.data.schema import Schema
 from prismrec.loss.contrastive import cosine_metrics
 from prismrec.loss.negatives import Negatives, NegativeSampler, push
@@ -31,6 +31,7 @@ from prismrec.model.item_encoder import ItemEmbedding
 from prismrec.model.layers import unit_norm
 from prismrec.model.multi_interest import MultiInterestModel
 from prismrec.model.user_encoder import UserContext, UserEmbedding
+from prismrec.toml import load_config
 from prismrec.train.objective import Examples, Objective
 
 LOSS_TOLERANCE, OUTPUT_TOLERANCE, WEIGHT_TOLERANCE = 1e-4, 1e-4, 1e-4
@@ -38,6 +39,7 @@ NOISE_SHARE = 0.05
 ROUNDING = 1e-6
 """A gradient below this share of the model's largest is rounding noise of float32 sums."""
 
+REFERENCE = Path(__file__).parents[2] / "benchmarks" / "accuracy" / "configs" / "reference.toml"
 FEATURES = {"item_id": "nid", "brand": "seller", "category": "cate", "top_category": "cat1"}
 REFERENCE_INPUTS = ("nid", "uid", "cate", "cat1")
 ELAPSED = (60, 300, 3600, 86400, 604800)
@@ -67,6 +69,7 @@ class Trajectory:
         _, vectors, dim = self.arrays["step0/out/user_vectors"].shape
         heads = self._variable("base_loss/.*proto_embs").shape[0]
         self.config = ModelConfig(
+            encoder=EncoderConfig(kind="none"),
             embedding_dim=dim,
             num_heads=heads,
             num_interests=vectors,
@@ -86,18 +89,22 @@ class Trajectory:
         self.queue = torch.from_numpy(  # raw ids, which the product looks up by catalogue row instead
             np.stack([self.arrays[f"queue0/itm_{name}_queue"] for name in REFERENCE_INPUTS], -1)
         )
-        loss = LossConfig(
-            joint=arguments.get("model_prob_y_and_v", True),
-            temperature=arguments.get("temperature", 0.07),
-            margin=arguments.get("margin", 0.0),
-            queue_size=len(self.queue),
-            hard_queue_size=len(self.queue) // 2 if "step0/out/metric/neg_queue/max_hard_cnt" in self.arrays else 0,
-            deduplicate="step0/out/metric/neg_queue/max_appear_cnt" in self.arrays,
-        )
+        found = {
+            "joint": arguments.get("model_prob_y_and_v", True),
+            "temperature": arguments.get("temperature", 0.07),
+            "margin": arguments.get("margin", 0.0),
+            "queue_size": len(self.queue),
+            "hard_queue_size": len(self.queue) // 2 if self._has_metric("max_hard_cnt") else 0,
+            "deduplicate": self._has_metric("max_appear_cnt"),
+        }
+        loss = LossConfig.model_validate(load_config(REFERENCE).loss.model_dump() | found)
         self.objective = Objective(loss, self.config)
         self.negatives = NegativeSampler(loss, torch.ones(self._largest_id() + 1))
         self.negatives.queue = self.queue[:, 0]
         self.variables = self._load_variables()
+
+    def _has_metric(self, name: str) -> bool:
+        return f"step0/out/metric/neg_queue/{name}" in self.arrays
 
     def _largest_id(self) -> int:
         ids = [array for name, array in self.arrays.items() if name.endswith(("itm_nid_queue", "in/item__nid"))]

@@ -6,6 +6,7 @@ the groups finds the next item among the few that are left; at random it is one 
 
 import io
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -19,6 +20,7 @@ from prismrec.data.store import Store
 from prismrec.toml import load_config
 
 GROUPS, GROUP_SIZE, USERS, EVENTS = 8, 8, 160, 7
+REFERENCE = Path(__file__).parents[2] / "benchmarks" / "accuracy" / "configs" / "reference.toml"
 TINY = [
     "history.max_length=6",
     "history.recent_events=2",
@@ -50,8 +52,8 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def make_config() -> Callable[..., Config]:
-    """The tiny settings, with `key=value` overrides."""
-    return lambda *overrides: load_config(None, [*TINY, *overrides])
+    """The reference at tiny sizes, with `key=value` overrides."""
+    return lambda *overrides: load_config(REFERENCE, [*TINY, *overrides])
 
 
 def group_events(seed: int = 0) -> pl.DataFrame:

@@ -28,6 +28,7 @@ PAIR_WEIGHTS = {
 every_weight = pytest.mark.parametrize(("negatives", "pair_weights"), PAIR_WEIGHTS.values(), ids=PAIR_WEIGHTS)
 AUXILIARY = ("balance", "sharpness", "semantic", "usage", "diversity")
 OFF = {f"{name}_weight": 0.0 for name in AUXILIARY}
+REFERENCE = {"reading": "expectation", "balance_weight": 1.0, "sharpness_weight": 1.0, "semantic_weight": 1.0}
 
 
 def unit(rows: list[list[float]]) -> Tensor:
@@ -45,7 +46,7 @@ def examples(moment: Tensor | None = None, weight: Tensor | None = None, heads: 
 
 
 def objective(num_heads: int = 2, **settings: Any) -> Objective:
-    loss = LossConfig.model_validate({"temperature": 0.5, **settings})
+    loss = LossConfig.model_validate({"temperature": 0.5, **REFERENCE, **settings})
     made = Objective(loss, ModelConfig(embedding_dim=4, num_heads=num_heads, num_interests=2))
     made.router.prototypes.data = torch.eye(num_heads, 4)
     return made

@@ -231,8 +231,9 @@ def test_a_store_without_examples_is_refused(
     for store, overrides in (
         (make_store(events([1, 1, 1])), ()),
         (make_store(events([4, 4], same_time=True)), ("history.before_target_time=true",)),
+        (make_store(events([4, 4]).with_columns(item_id=pl.lit(1))), ()),
     ):
-        with pytest.raises(TrainingError, match="no training event has an earlier one of the same user"):
+        with pytest.raises(TrainingError, match="no training event has an earlier one of the same user with another"):
             train(store.path, tmp_path / "run", make_config(*overrides), console=QUIET)
         assert not (tmp_path / "run").exists()
 
@@ -241,8 +242,8 @@ def test_a_store_without_examples_is_refused(
 def test_without_validation_the_last_weights_are_kept(
     make_store: Callable[..., Store], make_config: MakeConfig, tmp_path: Path, said: Console, reason: str
 ) -> None:
-    # users of two events have none for validation; those of four see the same item again in it
-    table = events([2] * 8) if reason == "no events" else events([4] * 8).with_columns(item_id=pl.lit(1))
+    # users of two events have none for validation; those of four see an item of training again in it
+    table = events([2] * 8) if reason == "no events" else events([4] * 8).with_columns(pl.col("item_id") % 2)
     store = make_store(table)
     out = train(store.path, tmp_path / "run", make_config("train.epochs=2"), console=said)
     assert "no validation, so the last weights will be kept" in said.export_text()

@@ -14,9 +14,9 @@ SPARE_ROWS = 8  # of the reference: a table has prime + 8 rows
 HOUR, DAY, HOURS, DAYS = 3600, 86400, 24, 7
 
 
-def _table(rows: int, width: int, dim: int, sparse: bool = False) -> nn.Embedding:
+def _table(rows: int, width: int, dim: int, sparse: bool = False, scale: float = 1.0) -> nn.Embedding:
     table = nn.Embedding(rows, width, sparse=sparse)
-    nn.init.normal_(table.weight, std=dim**-0.5)
+    nn.init.normal_(table.weight, std=scale * dim**-0.5)
     return table
 
 
@@ -30,13 +30,16 @@ class HashedEmbedding(nn.Module):
         dim: D, width of the result.
         width: width of each table; by default D / number of tables.
         sparse: give sparse gradients, for large tables and row-wise optimisers.
+        scale: of the first weights.
     """
 
-    def __init__(self, primes: Sequence[int], dim: int, width: int | None = None, sparse: bool = True) -> None:
+    def __init__(
+        self, primes: Sequence[int], dim: int, width: int | None = None, sparse: bool = True, scale: float = 1.0
+    ) -> None:
         super().__init__()
         width = width or dim // len(primes)
         self.primes = tuple(primes)
-        self.tables = nn.ModuleList(_table(prime + SPARE_ROWS, width, dim, sparse) for prime in primes)
+        self.tables = nn.ModuleList(_table(prime + SPARE_ROWS, width, dim, sparse, scale) for prime in primes)
         projected = len(primes) > 1 or width != dim
         self.projection = dense(width * len(primes), dim, bias=False) if projected else None
 

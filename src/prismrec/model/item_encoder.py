@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from prismrec.loss.rows import select_rows
 from prismrec.model.embeddings import HashedEmbedding
 
+ID_SCALE = 0.3
+"""First weights of ids, to those of features. As large, they would be noise in every item that is rare."""
+
 
 class ItemEmbedding(NamedTuple):
     """Unnormalised embeddings of items and of their categories, [..., D] each."""
@@ -28,7 +31,8 @@ class ItemEmbedding(NamedTuple):
 class ItemEncoder(nn.Module):
     """Encode raw feature ids [..., F] as the mean of the features' embeddings; absent features (id 0) count as zero.
 
-    Neighbouring columns of one name are one feature of several values, whose embedding is the mean of theirs.
+    Neighbouring columns of one name are one feature of several values, whose embedding is the mean of theirs. An item
+    with features starts as their mean, nearly; what sets it apart from those like it, its id learns from events.
 
     Args:
         features: names of the F columns, `item_id` first.
@@ -48,7 +52,10 @@ class ItemEncoder(nn.Module):
         names = list(dict.fromkeys(features))
         starts = [features.index(name) for name in names]
         self.columns = [slice(start, stop) for start, stop in itertools.pairwise([*starts, len(features)])]
-        self.embeddings = nn.ModuleList(HashedEmbedding(primes[name], dim) for name in names)
+        scales = [ID_SCALE if len(names) > 1 else 1.0, *[1.0] * (len(names) - 1)]
+        self.embeddings = nn.ModuleList(
+            HashedEmbedding(primes[name], dim, scale=scale) for name, scale in zip(names, scales, strict=True)
+        )
         self.categories = tuple(place for place, start in enumerate(starts) if start in category_positions)
 
     def forward(self, ids: Tensor) -> ItemEmbedding:

@@ -85,7 +85,8 @@ class Trainer:
         self.loader = kind(store, config.history, settings.batch_size, settings.seed, new_only=config.exclude_seen)
         if not self.loader.num_examples:
             raise TrainingError(
-                f"{store.path}: no training event has an earlier one of the same user, there is nothing to learn from"
+                f"{store.path}: no training event has an earlier one of the same user with another item: nothing to "
+                "learn from (with exclude_seen=false the same item would do)"
             )
         self.total_steps = min(settings.max_steps or 2**62, settings.epochs * self.loader.steps_per_epoch)
         self.validate_every = settings.validate_every or self.loader.steps_per_epoch
