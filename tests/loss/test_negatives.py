@@ -68,8 +68,14 @@ def test_the_queue_is_a_fifo(size: int, batches: list[list[int]]) -> None:
 COUNTS = torch.tensor([99.0, 4, 2, 1, 0])  # shares 1/2, 1/4, 1/8, 1/8: padding has none, and no item has none
 
 
+def mixed(**settings: object) -> LossConfig:
+    """No source and no correction but those given."""
+    off = {"queue_size": 0, "in_batch_negatives": 0, "uniform_negatives": 0, "log_q": 0.0}
+    return LossConfig.model_validate(off | settings)
+
+
 def sampler(queue: list[int], **settings: object) -> NegativeSampler:
-    config = LossConfig.model_validate({"queue_size": len(queue), "deduplicate": False, **settings})
+    config = mixed(**{"queue_size": len(queue), "deduplicate": False, **settings})
     made = NegativeSampler(config, COUNTS)
     made.queue = torch.tensor(queue, dtype=torch.int64)
     return made
@@ -202,7 +208,7 @@ def test_corrected_weights_are_one_on_average_over_all_that_can_be_drawn(
     sizes: dict[str, int], deduplicate: bool
 ) -> None:
     """Exactly: every sequence of four targets, the last three of which are the batch, with its probability."""
-    made = NegativeSampler(LossConfig(log_q=1.0, deduplicate=deduplicate, **sizes), THREE)
+    made = NegativeSampler(mixed(log_q=1.0, deduplicate=deduplicate, **sizes), THREE)
     for seed in range(3):
         average, alike = torch.zeros(4), torch.zeros(4)
         for drawn in itertools.product((1, 2, 3), repeat=4):
@@ -271,14 +277,14 @@ def test_the_gradient_converges_to_that_of_the_full_softmax(
     mixture: Callable[[int], dict[str, int]], deduplicate: bool
 ) -> None:
     world = World()
-    few, many = (world.errors(LossConfig(log_q=1.0, deduplicate=deduplicate, **mixture(size)), 120) for size in (8, 96))
+    few, many = (world.errors(mixed(log_q=1.0, deduplicate=deduplicate, **mixture(size)), 120) for size in (8, 96))
     assert max(few[:5]) > 0.1 > few[-1]  # averaging over draws helps
     assert many[-1] < 0.025 < few[-1]  # the rest is the bias of a logarithm, which more negatives take away
-    uncorrected = world.errors(LossConfig(log_q=0.0, deduplicate=deduplicate, **mixture(96)), 120)
+    uncorrected = world.errors(mixed(log_q=0.0, deduplicate=deduplicate, **mixture(96)), 120)
     assert uncorrected[-1] > max(3 * many[-1], 0.05)
 
 
 def test_a_catalogue_too_large_for_the_only_source_is_an_error() -> None:
-    config = LossConfig(queue_size=0, full_softmax_items=3)
+    config = mixed(full_softmax_items=3)
     with pytest.raises(ConfigError, match=r"full_softmax_items=3 is below the catalogue's 4 items"):
         NegativeSampler(config, COUNTS)

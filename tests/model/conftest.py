@@ -20,12 +20,18 @@ Inputs = dict[str, Tensor]
 
 @pytest.fixture
 def make_model() -> Callable[..., MultiInterestModel]:
-    """Build a model of 4 heads and 2 vectors; arguments are settings, `length` that of the history."""
+    """Build a pooled model of 4 heads and 2 vectors; arguments are settings, `length` that of the history."""
 
     def build(length: int = 6, popularity: float = 0.0, **settings: object) -> MultiInterestModel:
         torch.manual_seed(0)
         hashing = resolve_primes(HashingConfig(num_hashes=2), DISTINCT)
-        defaults = {"embedding_dim": 8, "num_heads": 4, "num_interests": 2, "hashing": hashing}
+        defaults = {
+            "embedding_dim": 8,
+            "num_heads": 4,
+            "num_interests": 2,
+            "hashing": hashing,
+            "encoder": {"kind": "none"},
+        }
         return MultiInterestModel(ModelConfig.model_validate(defaults | settings), SCHEMA, length, popularity).eval()
 
     return build
