@@ -8,18 +8,18 @@ processes and days; then prints a table of all and writes it beside the results.
 
 import argparse
 import datetime as dt
+import itertools
 import statistics
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import run
 from datasets import DATASETS
-from peers.prismrec_model import prismrec_settings
-from records import Result, read
+from peers.prismrec_model import prismrec_settings, without_seed
+from records import Result, read, result_key
 from report import half_width, number
 
-from prismrec.errors import PrismRecError
+from prismrec.errors import ConfigError, PrismRecError
 
 METRICS = ("hit_rate@10", "ndcg@10", "tail_recall@50", "coverage@10")
 CHANGES: dict[str, tuple[str, ...]] = {
@@ -45,15 +45,6 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "temperature 0.1": ("loss.temperature=0.1", "model.temperature=0.1"),
 }
 """A name -> settings that differ from the configuration's."""
-
-
-def find(results: Sequence[Result], method: str, dataset: str, seed: int, split: str, change: str) -> Result | None:
-    """The result of a change with a seed, if there is one."""
-    settings = prismrec_settings(method, DATASETS[dataset], seed, CHANGES[change])
-    del settings["train"]["seed"]
-    wanted = (dataset, method, settings, seed, split)
-    found = [each for each in results if (each.dataset, each.method, each.settings, each.seed, each.split) == wanted]
-    return found[-1] if found else None
 
 
 def table(by_change: dict[str, list[Result]]) -> str:
@@ -85,52 +76,60 @@ def _difference(values: Sequence[float]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what is missing, then write and print the table."""
+    """Run what is missing, then write and print the table; errors of the kind that a user can mend are one line."""
     options = _parser().parse_args(arguments)
-    seeds = [int(seed) for seed in options.seeds.split(",")]
-    changes = [change for change in CHANGES if not options.changes or change in options.changes.split(";")]
-    split = options.split.split(",")[-1]
-    path = options.out / f"{options.dataset}.jsonl"
+    try:
+        return ablate(options)
+    except PrismRecError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
-    def lookup(change: str, seed: int) -> Result | None:
-        results = read(path) if path.exists() else []
-        return find(results, options.method, options.dataset, seed, split, change)
 
-    for seed in seeds:
-        for change in changes:
-            if lookup(change, seed) is None:
-                print(f"\n{change}, seed {seed}", flush=True)
-                settings = [f"--set={options.method}.{setting}" for setting in CHANGES[change]]
-                given = ("dataset", "split", "data", "work", "out")
-                command = [f"--{name}={getattr(options, name)}" for name in given]
-                if run.main([*command, f"--methods={options.method}", f"--seeds={seed}", *settings]):
-                    return 1
-    found = {change: [lookup(change, seed) for seed in seeds] for change in CHANGES}
-    complete = {change: [each for each in results if each] for change, results in found.items() if all(results)}
-    text = table(complete)
-    title = f"# Ablations of {options.method} on {options.dataset}, {split}, seeds {options.seeds}"
+def ablate(options: argparse.Namespace) -> int:
+    """Run what is missing, then write and print the table; 0, or the status of a run that failed."""
+    method, dataset, seeds = options.method, options.dataset, run.parse_seeds(options.seeds)
+    split = run.parse_splits(options.split)[-1]
+    path = options.out / f"{dataset}.jsonl"
+
+    def known() -> dict[tuple[str, ...], Result]:
+        return {result.key: result for result in read(path)} if path.exists() else {}
+
+    def key(change: str, seed: int) -> tuple[str, ...]:
+        settings = prismrec_settings(method, DATASETS[dataset], seed, CHANGES[change])
+        return result_key(dataset, method, without_seed(settings), seed, split)
+
+    for seed, change in itertools.product(seeds, _changes(options.changes)):
+        if key(change, seed) in known():
+            continue
+        print(f"\n{change}, seed {seed}", flush=True)
+        settings = [f"--set={method}.{setting}" for setting in CHANGES[change]]
+        common = [f"--{name}={getattr(options, name)}" for name in ("dataset", "split", "data", "work", "out")]
+        if status := run.main([*common, f"--methods={method}", f"--seeds={seed}", *settings]):
+            return status
+    results = known()
+    found = {change: [results.get(key(change, seed)) for seed in seeds] for change in CHANGES}
+    text = table({change: [each for each in every if each] for change, every in found.items() if all(every)})
+    title = f"# Ablations of {method} on {dataset}, {split}, seeds {options.seeds}"
     today = dt.datetime.now(dt.UTC).date().isoformat()
-    (options.out / f"{options.dataset}-{today}.md").write_text(f"{title}\n\n{text}\n")
+    (options.out / f"{dataset}-{today}.md").write_text(f"{title}\n\n{text}\n")
     print(text)
     return 0
 
 
+def _changes(text: str) -> list[str]:
+    changes = text.split(";") if text else list(CHANGES)
+    if unknown := set(changes) - set(CHANGES):
+        raise ConfigError(f"--changes {'; '.join(sorted(unknown))}: expected some of {'; '.join(CHANGES)}")
+    return changes
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", required=True, choices=list(DATASETS))
+    run.add_common(parser, seeds="0,1,2", split="valid,test", out="benchmarks/results/accuracy/ablations")
     parser.add_argument("--method", default="prismrec", help="prismrec, or prismrec-NAME")
     parser.add_argument("--changes", default="", help=f"with semicolons, of {'; '.join(CHANGES)}; all by default")
-    parser.add_argument("--seeds", default="0,1,2", help="with commas")
-    parser.add_argument("--split", default="valid,test", help="judged on; the table shows the last")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the data sets' folders")
-    parser.add_argument("--work", type=Path, required=True, help="folder for stores and runs")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/accuracy/ablations"), help="of results")
     return parser
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except PrismRecError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    sys.exit(main())

@@ -49,8 +49,12 @@ class Result(BaseModel):
     @property
     def key(self) -> tuple[str, ...]:
         """What a later result replaces."""
-        settings = json.dumps(self.settings, sort_keys=True)
-        return (self.dataset, self.method, settings, str(self.seed), self.split)
+        return result_key(self.dataset, self.method, self.settings, self.seed, self.split)
+
+
+def result_key(dataset: str, method: str, settings: dict[str, Any], seed: int, split: str) -> tuple[str, ...]:
+    """What tells results apart."""
+    return (dataset, method, json.dumps(settings, sort_keys=True), str(seed), split)
 
 
 def append(folder: Path, results: Iterable[Result]) -> None:

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from datasets import DATASETS, open_store
 from methods import METHODS, WITHOUT_SEED, find_method, is_prismrec
-from peers.prismrec_model import prismrec_settings
+from peers.prismrec_model import prismrec_settings, without_seed
 from protocol import Fitted, Settings, Task, split_queries
 from records import Result, append, environment, plain
 from score import score
@@ -40,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> None:
     """Train, ask, judge and record every method and seed."""
-    methods, splits = _listed(options.methods), _splits(options.split)
-    seeds = _seeds(options.seeds)
+    methods, splits = _listed(options.methods), parse_splits(options.split)
+    seeds = parse_seeds(options.seeds)
     dataset = DATASETS[options.dataset]
     chosen = {name: find_method(name, dataset.name) for name in methods}
     check_assignments(options.set, methods)
@@ -66,9 +66,6 @@ def run(options: argparse.Namespace) -> None:
 
 def _result(task: Task, name: str, split: Split, fitted: Fitted) -> Result:
     queries, store = task.queries[split], task.store
-    seedless = {**task.settings}
-    if is_prismrec(name):  # the seed is a field of its own
-        seedless["train"] = {key: value for key, value in task.settings["train"].items() if key != "seed"}
     return Result(
         dataset=task.dataset.name,
         method=name,
@@ -78,7 +75,7 @@ def _result(task: Task, name: str, split: Split, fitted: Fitted) -> Result:
         parameters=fitted.parameters,
         train_seconds=round(fitted.train_seconds, 1),
         train_cpu_seconds=round(fitted.train_cpu_seconds, 1),
-        settings=seedless,
+        settings=without_seed(task.settings) if is_prismrec(name) else task.settings,
         notes=fitted.notes,
         counts={"users": store.num_users, "items": store.num_items, "events": store.num_events, **queries.counts},
         store=_digest(store.manifest["files"]),
@@ -101,29 +98,44 @@ def _listed(text: str) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
-def _splits(text: str) -> list[Split]:
+def parse_splits(text: str) -> list[Split]:
+    """Splits with commas.
+
+    Raises:
+        ConfigError: another than valid and test, or none.
+    """
     splits = _listed(text)
     if not splits or not set(splits) <= {"valid", "test"}:
         raise ConfigError(f"--split {text}: expected valid, test or valid,test")
     return cast("list[Split]", splits)
 
 
-def _seeds(text: str) -> list[int]:
+def parse_seeds(text: str) -> list[int]:
+    """Seeds with commas.
+
+    Raises:
+        ConfigError: one is no whole number, or there is none.
+    """
     seeds = _listed(text)
     if not seeds or not all(seed.isdecimal() for seed in seeds):
         raise ConfigError(f"--seeds {text}: expected numbers from 0 up, separated by commas")
     return [int(seed) for seed in seeds]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_common(parser: argparse.ArgumentParser, *, seeds: str, split: str, out: str) -> None:
+    """Options of every script that trains, with these defaults."""
     parser.add_argument("--dataset", required=True, choices=list(DATASETS))
-    parser.add_argument("--methods", required=True, help=f"with commas, of {', '.join(METHODS)}, prismrec-NAME")
-    parser.add_argument("--seeds", default="0", help="with commas")
-    parser.add_argument("--split", default="valid", help="valid, test, or valid,test to judge one training on both")
+    parser.add_argument("--seeds", default=seeds, help="with commas")
+    parser.add_argument("--split", default=split, help="valid, test, or valid,test to judge one training on both")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the data sets' folders")
     parser.add_argument("--work", type=Path, required=True, help="folder for stores, runs and lists")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/accuracy"), help="folder of the results")
+    parser.add_argument("--out", type=Path, default=Path(out), help="folder of the results")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_common(parser, seeds="0", split="valid", out="benchmarks/results/accuracy")
+    parser.add_argument("--methods", required=True, help=f"with commas, of {', '.join(METHODS)}, prismrec-NAME")
     parser.add_argument("--set", action="append", default=[], metavar="METHOD.KEY=VALUE", help="a hyper-parameter")
     parser.add_argument(
         "--peers-python",

@@ -35,6 +35,11 @@ def prismrec_settings(method: str, dataset: Dataset, seed: int, overrides: Seque
     return load_config(path, [*overrides, *protocol]).model_dump(mode="json", exclude_none=True)
 
 
+def without_seed(settings: Settings) -> Settings:
+    """A whole configuration without its seed, which is a field of its own in the results."""
+    return {**settings, "train": {key: value for key, value in settings["train"].items() if key != "seed"}}
+
+
 def config_path(method: str, dataset: str) -> Path:
     """`configs/DATASET/NAME.toml` if it is there, else `configs/NAME.toml`; NAME is `default` for plain `prismrec`.
 

@@ -3,6 +3,7 @@
 The order of an epoch is a permutation drawn from (seed, epoch) alone, so training can resume at any step.
 """
 
+import functools
 import itertools
 from collections.abc import Iterator
 
@@ -53,11 +54,9 @@ class ExampleLoader(TargetLoader):
     encoded once for all of them.
     """
 
-    def __init__(
-        self, store: Store, config: HistoryConfig, batch_size: int, seed: int, *, new_only: bool = False
-    ) -> None:
-        super().__init__(store, config, batch_size, seed, new_only=new_only)
-        self._moments = _moments(self._targets.end, batch_size)
+    @functools.cached_property
+    def _moments(self) -> np.ndarray:
+        return _moments(self._targets.end, self._batch_size)
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[TrainBatch]:
         """The batches of an epoch, in its order, from `first_step` on; `batch_size` targets each on average."""

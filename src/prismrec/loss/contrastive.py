@@ -5,6 +5,7 @@
 of an example and a negative; the tests hold the two equal.
 """
 
+import itertools
 from typing import Literal, NamedTuple
 
 import torch
@@ -90,8 +91,10 @@ def contrastive_loss(
     if query_weights is None:
         query_weights = torch.ones_like(positives.vectors[:, 0])
     query_weights = query_weights.to(positives.vectors.dtype)
+    if seen is None:
+        seen = Seen(*positives.moment.new_empty(2, 0))
 
-    def of_rows(moments: slice, rows: slice) -> tuple[Part, Slices]:
+    def of_rows(moments: slice, rows: slice, known: slice) -> tuple[Part, Slices]:
         def loss(interests: Tensor, positive: Tensor, negatives: Tensor, prob_vector: Tensor) -> Tensor:
             part = Positives(
                 positive,
@@ -104,7 +107,7 @@ def contrastive_loss(
                 interests / temperature,
                 part,
                 candidates._replace(vectors=negatives),
-                None if seen is None else _seen_by(seen, moments),
+                Seen(seen.moment[known] - moments.start, seen.entry[known]),
                 margin=margin / temperature,
                 joint=joint,
                 maximum=reading == "maximum",
@@ -116,7 +119,7 @@ def contrastive_loss(
         return loss, [moments, rows, slice(None), rows]
 
     rows_per_chunk = max(1, LOGITS_PER_CHUNK // max(len(candidates.ids) * interests.shape[1], 1))
-    parts = [of_rows(*slices) for slices in _chunks(positives.moment, len(interests), rows_per_chunk)]
+    parts = [of_rows(*slices) for slices in _chunks(len(interests), rows_per_chunk, positives.moment, seen.moment)]
     total = sum_in_chunks(parts, interests, positives.vectors, candidates.vectors, positives.prob_vector)
     return total / (query_weights.sum() + 1e-8)
 
@@ -230,7 +233,7 @@ def _log_prob(
     scaled: Tensor,
     positives: Positives,
     candidates: Candidates,
-    seen: Seen | None,
+    seen: Seen,
     *,
     margin: float,
     joint: bool,
@@ -241,8 +244,7 @@ def _log_prob(
     negatives = scaled @ candidates.vectors.T  # [g, V, N]
     example, entry = (positives.ids[:, None] == candidates.ids).nonzero(as_tuple=True)
     negatives.transpose(1, 2)[positives.moment[example], entry] = -torch.inf
-    if seen is not None:
-        negatives.transpose(1, 2)[seen.moment, seen.entry] = -torch.inf
+    negatives.transpose(1, 2)[seen.moment, seen.entry] = -torch.inf
     own_weight = candidates.weights.new_zeros(len(positive), candidates.weights.shape[1])
     own_weight.index_add_(0, example, candidates.weights[entry])
     absent = ~scaled.any(-1)
@@ -264,12 +266,6 @@ def _log_prob(
     )
 
 
-def _seen_by(seen: Seen, moments: slice) -> Seen:
-    """Of some of the moments, counted from the first of them."""
-    first, last = torch.searchsorted(seen.moment, torch.tensor([moments.start, moments.stop]).to(seen.moment)).tolist()
-    return Seen(seen.moment[first:last] - moments.start, seen.entry[first:last])
-
-
 def _nll(log_prob: Tensor, prob_vector: Tensor, reading: Reading) -> Tensor:
     """Negative log-likelihood [B] from log p(v, positive) [B, V], which is -inf where a vector does not count."""
     if reading != "expectation":
@@ -281,11 +277,9 @@ def _nll(log_prob: Tensor, prob_vector: Tensor, reading: Reading) -> Tensor:
     return -(counted * torch.where(counts, log_prob, 0.0)).sum(-1) / share
 
 
-def _chunks(moment: Tensor, num_moments: int, size: int) -> list[tuple[slice, slice]]:
-    """Cut moments into runs of `size`: which moments, and which of their positives."""
+def _chunks(num_moments: int, size: int, moment: Tensor, seen_moment: Tensor) -> list[tuple[slice, ...]]:
+    """Cut moments into runs of `size`: which moments, which of their positives, and which of what they have seen."""
     starts = torch.arange(0, num_moments + size, size, device=moment.device).clamp(max=num_moments)
-    rows = torch.searchsorted(moment, starts).tolist()
-    bounds = starts.tolist()
-    return [
-        (slice(*bounds[i : i + 2]), slice(*rows[i : i + 2])) for i in range(len(bounds) - 1) if rows[i + 1] > rows[i]
-    ]
+    edges = (starts, torch.searchsorted(moment, starts), torch.searchsorted(seen_moment, starts))
+    moments, rows, seen = ([slice(*ends) for ends in itertools.pairwise(edge.tolist())] for edge in edges)
+    return [chunk for chunk in zip(moments, rows, seen, strict=True) if chunk[1].stop > chunk[1].start]

@@ -52,9 +52,9 @@ class ItemEncoder(nn.Module):
         names = list(dict.fromkeys(features))
         starts = [features.index(name) for name in names]
         self.columns = [slice(start, stop) for start, stop in itertools.pairwise([*starts, len(features)])]
-        scales = [ID_SCALE if len(names) > 1 else 1.0, *[1.0] * (len(names) - 1)]
+        id_scale = ID_SCALE if len(names) > 1 else 1.0
         self.embeddings = nn.ModuleList(
-            HashedEmbedding(primes[name], dim, scale=scale) for name, scale in zip(names, scales, strict=True)
+            HashedEmbedding(primes[name], dim, scale=1.0 if place else id_scale) for place, name in enumerate(names)
         )
         self.categories = tuple(place for place, start in enumerate(starts) if start in category_positions)
 

@@ -26,6 +26,12 @@ def test_differences_are_taken_seed_by_seed() -> None:
     assert second.endswith("| .0500 | -.0500 ± .6353 | 50 |")
 
 
+def test_a_change_that_is_not_known_is_said(tmp_path, capsys) -> None:
+    arguments = ["--dataset=ml1m", f"--work={tmp_path}", f"--out={tmp_path}", "--seeds=0", "--changes=V = 3"]
+    assert main(arguments) == 1
+    assert "--changes V = 3: expected some of as it is; V = 1" in capsys.readouterr().err
+
+
 def test_only_what_is_missing_is_run(shop_by_name, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(ablations, "CHANGES", {"as it is": TINY, "V = 1": (*TINY, "model.num_interests=1")})
     arguments = ["--dataset=shop", f"--work={tmp_path / 'work'}", f"--out={tmp_path / 'out'}", "--split=valid,test"]
