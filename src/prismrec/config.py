@@ -187,8 +187,9 @@ class LossConfig(_Section):
     """Of the auxiliary loss that sends each item to one head."""
     semantic_weight: float = Field(0.0, ge=0)
     """Of the auxiliary loss that makes heads distinct."""
-    usage_weight: float = Field(0.0, ge=0)
-    """Of the auxiliary loss that keeps every vector in use: each is to be the best for its share of the positives."""
+    usage_weight: float = Field(0.1, ge=0)
+    """Of the auxiliary loss that keeps every vector in use: each is to be the best for its share of the positives.
+    Without it one vector often ends up finding nearly everything."""
     diversity_weight: float = Field(0.0, ge=0)
     """Of the auxiliary loss that keeps a user's vectors apart: their mean squared cosine."""
 

@@ -92,6 +92,9 @@ def test_report_of_two_runs_and_the_baselines(root: Path) -> None:
     assert single is not None
     assert sum(multi.head_usage) == pytest.approx(1, abs=1e-4)
     assert len(multi.recall_lost) == 2
+    assert sum(multi.found) == pytest.approx(1)
+    assert 1 <= multi.vectors_used <= 2
+    assert (single.found, single.vectors_used) == ([1.0], 1.0)
     assert (single.recall_lost, single.cosine_mean) == ([], None)
     assert report == evaluate(root / "multi", "test", [10, 5], [root / "single"], date=date, console=QUIET)
 

@@ -37,6 +37,8 @@ def report() -> Report:
         dead_heads=[1],
         cosine_mean=0.31,
         cosine_max=0.62,
+        found=[0.8, 0.2],
+        vectors_used=1.5,
         recall_lost=[estimate(0.044), estimate(0.0)],
         auc=0.7654,
     )

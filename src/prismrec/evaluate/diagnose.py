@@ -10,11 +10,12 @@ from prismrec.evaluate.candidates import Candidates
 from prismrec.evaluate.findings import Diagnostics
 from prismrec.evaluate.item_sets import ItemSets
 from prismrec.evaluate.measure import recall_of
-from prismrec.evaluate.metrics.interests import dead_heads, head_entropy, interest_similarity
+from prismrec.evaluate.metrics.interests import dead_heads, head_entropy, interest_similarity, vector_usage
 
 
 def diagnose(candidates: Candidates, targets: ItemSets, k: int, seed: int) -> Diagnostics:
-    """Compute head usage, cosines between a user's vectors, and recall@k lost without each vector."""
+    """Compute head usage, cosines between a user's vectors, what each vector finds, and recall@k lost without it."""
+    found, vectors_used = vector_usage(candidates.finders()[:, :k], candidates.interests.shape[1])
     mean, largest = (values.mean() if len(values) else None for values in interest_similarity(candidates.interests))
     return Diagnostics(
         head_usage=candidates.head_usage.tolist(),
@@ -22,6 +23,8 @@ def diagnose(candidates: Candidates, targets: ItemSets, k: int, seed: int) -> Di
         dead_heads=dead_heads(candidates.head_usage),
         cosine_mean=mean,
         cosine_max=largest,
+        found=found.tolist(),
+        vectors_used=vectors_used,
         recall_lost=_recall_lost(candidates, targets, k, seed) if candidates.interests.shape[1] > 1 else [],
     )
 

@@ -24,6 +24,10 @@ class Diagnostics(_Part):
     """Cosine between two vectors of a user, mean over pairs, then users; None for one vector."""
     cosine_max: float | None
     """Largest cosine between two vectors of a user, mean over users."""
+    found: list[float]
+    """Share of the items in all lists of headline_k that each vector found: gave its best score; sums to 1."""
+    vectors_used: float
+    """Vectors that found an item of a user's list of headline_k, mean over users; V if all are in use for everybody."""
     recall_lost: list[Estimate]
     """Recall@headline_k lost when vector v is removed; empty for one vector."""
     auc: float | None = None

@@ -63,7 +63,8 @@ def deciles(report: Report) -> Table:
 
 def diagnostics(report: Report) -> Table:
     """What each model does with its heads and vectors."""
-    header = ["model", "head usage", "entropy", "dead heads", "mean cosine", "max cosine", "recall lost without", "AUC"]
+    header = ["model", "head usage", "entropy", "dead heads", "mean cosine", "max cosine"]
+    header += ["found by vector", "vectors in use", "recall lost without", "AUC"]
     rows = [
         [
             method.name,
@@ -72,13 +73,18 @@ def diagnostics(report: Report) -> Table:
             _join(map(str, found.dead_heads)),
             _number(found.cosine_mean),
             _number(found.cosine_max),
+            _join(f"{share:.2f}" for share in found.found),
+            f"{found.vectors_used:.2f}",
             _join(f"{vector + 1}: {lost.value:.4f}" for vector, lost in enumerate(found.recall_lost)),
             _number(found.auc),
         ]
         for method in report.methods
         if (found := method.diagnostics) is not None
     ]
-    note = f"Cosines are between vectors of the same user; recall@{report.headline_k} lost when one vector is removed."
+    note = (
+        f"Cosines are between vectors of the same user; of lists of {report.headline_k}, the share of items that each "
+        "vector found, how many vectors found any of a user's, and the recall lost when one is removed."
+    )
     return Table("Heads and vectors", header, rows, note)
 
 

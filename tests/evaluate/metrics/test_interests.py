@@ -1,11 +1,11 @@
-"""Head usage and similarity of vectors by hand."""
+"""Head usage, similarity and use of vectors by hand."""
 
 import math
 
 import numpy as np
 import pytest
 
-from prismrec.evaluate.metrics.interests import dead_heads, head_entropy, interest_similarity
+from prismrec.evaluate.metrics.interests import dead_heads, head_entropy, interest_similarity, vector_usage
 
 
 def test_entropy_is_one_for_equal_use_and_zero_for_one_head() -> None:
@@ -33,3 +33,15 @@ def test_vectors_that_are_not_there_have_no_similarity() -> None:
     interests = np.array([[[1.0, 0], [0, 0], [0.6, 0.8]], [[1, 0], [0, 0], [0, 0]]])
     mean, largest = interest_similarity(interests)
     np.testing.assert_allclose([mean, largest], [[0.6], [0.6]])  # the second user has one vector
+
+
+def test_vector_usage_by_hand() -> None:
+    finders = np.array([[0, 0, 2, 0], [2, 2, 2, -1], [-1, -1, -1, -1]])  # the last user has no list
+    share, used = vector_usage(finders, 3)
+    np.testing.assert_allclose(share, [3 / 7, 0, 4 / 7])
+    assert used == 1.5  # two vectors, then one
+
+
+def test_without_any_list_no_vector_is_used() -> None:
+    share, used = vector_usage(np.full((2, 3), -1), 2)
+    assert (share.tolist(), used) == ([0.0, 0.0], 0.0)

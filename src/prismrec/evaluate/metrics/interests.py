@@ -1,4 +1,4 @@
-"""Whether a user's several vectors differ, and whether all routing heads are used."""
+"""Whether a user's several vectors differ and are in use, and whether all routing heads are."""
 
 import numpy as np
 
@@ -39,3 +39,18 @@ def interest_similarity(interests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     several = pairs.any(axis=1)
     cosine, pairs = cosine[several], pairs[several]
     return (cosine * pairs).sum(axis=1) / pairs.sum(axis=1), cosine.max(axis=1, where=pairs, initial=-1)
+
+
+def vector_usage(finders: np.ndarray, num_interests: int) -> tuple[np.ndarray, float]:
+    """Share of the items in all lists that each vector found, and the mean number of a user's vectors that found any.
+
+    Args:
+        finders: the vector, from 0, that found each item of each user's list, [U, k]; -1 where there is no item.
+        num_interests: V.
+
+    Returns:
+        [V], sums to 1; the mean is over users with a list that is not empty. Without any list, zeros.
+    """
+    found = (finders[..., None] == np.arange(num_interests)).sum(1)  # [U, V]
+    listed = found[found.any(axis=1)]
+    return found.sum(axis=0) / max(found.sum(), 1), float((listed > 0).sum(axis=1).mean()) if len(listed) else 0.0
