@@ -40,7 +40,8 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "log_q = 0, popularity = 0.5": ("loss.log_q=0", "popularity=0.5"),
     "with duplicates": ("loss.deduplicate=false",),
     "no usage loss": ("loss.usage_weight=0",),
-    "diversity loss": ("loss.diversity_weight=0.1",),
+    "no diversity loss": ("loss.diversity_weight=0",),
+    "neither usage nor diversity loss": ("loss.usage_weight=0", "loss.diversity_weight=0"),
     "losses of the reference": ("loss.balance_weight=1", "loss.sharpness_weight=1", "loss.semantic_weight=1"),
     "temperature 0.1": ("loss.temperature=0.1", "model.temperature=0.1"),
 }

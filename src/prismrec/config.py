@@ -190,8 +190,9 @@ class LossConfig(_Section):
     usage_weight: float = Field(0.1, ge=0)
     """Of the auxiliary loss that keeps every vector in use: each is to be the best for its share of the positives.
     Without it one vector often ends up finding nearly everything."""
-    diversity_weight: float = Field(0.0, ge=0)
-    """Of the auxiliary loss that keeps a user's vectors apart: their mean squared cosine."""
+    diversity_weight: float = Field(0.1, ge=0)
+    """Of the auxiliary loss that keeps a user's vectors apart: their mean squared cosine. Without it vectors that are
+    all in use may be nearly the same."""
 
     @model_validator(mode="after")
     def _hard_part_fits(self) -> Self:
