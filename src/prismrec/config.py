@@ -132,6 +132,9 @@ class ModelConfig(_Section):
     """One dense layer per head instead of one shared by all."""
     top_vectors: int | None = Field(None, ge=1)
     """Serve only this many of the V vectors, those that best match some click of the history."""
+    item_norm: Literal["unit", "free"] = "unit"
+    """Score items by cosine, or by inner product with item vectors of any length: where there are few users, an item
+    that tells little of who likes it stays short, and only those that do move far from their popularity."""
     layer_norm: Literal["none", "standard", "unit"] = "none"
     """Layer normalisation of history item embeddings; `unit` scales the result to norm one."""
     temperature: float = Field(0.07, gt=0)

@@ -191,6 +191,11 @@ def test_items_have_unit_vectors(make_model: MakeModel) -> None:
     assert vectors.norm(dim=-1).tolist() == [pytest.approx(1), pytest.approx(1), 0.0]
 
 
+def test_items_of_free_norm_have_their_embeddings_as_vectors(make_model: MakeModel) -> None:
+    model, ids = make_model(item_norm="free"), torch.tensor([[3, 1], [4, 1], [0, 0]])
+    torch.testing.assert_close(model.encode_items(ids), model.items(ids).item)
+
+
 @pytest.mark.parametrize(
     ("config", "expected"),
     [

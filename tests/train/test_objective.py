@@ -1,5 +1,6 @@
 """The objective by hand: two users, items on the axes of a space, categories that route to one head each."""
 
+import math
 from typing import Any
 
 import pytest
@@ -28,7 +29,14 @@ PAIR_WEIGHTS = {
 every_weight = pytest.mark.parametrize(("negatives", "pair_weights"), PAIR_WEIGHTS.values(), ids=PAIR_WEIGHTS)
 AUXILIARY = ("balance", "sharpness", "semantic", "usage", "diversity")
 OFF = {f"{name}_weight": 0.0 for name in AUXILIARY}
-REFERENCE = {"reading": "expectation", "balance_weight": 1.0, "sharpness_weight": 1.0, "semantic_weight": 1.0}
+REFERENCE = {
+    "reading": "expectation",
+    "balance_weight": 1.0,
+    "sharpness_weight": 1.0,
+    "semantic_weight": 1.0,
+    "usage_weight": 0.0,
+    "diversity_weight": 0.0,
+}
 
 
 def unit(rows: list[list[float]]) -> Tensor:
@@ -95,6 +103,20 @@ def test_the_reading_is_that_of_the_settings(reading: str) -> None:
     )
     loss, _ = call(objective(reading=reading, **OFF), given, Negatives(IDS, WEIGHT, None))
     assert loss == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_items_of_free_norm_are_compared_as_they_are() -> None:
+    """A user at X alone: scores of the target X of length 2, and of Y of length 3 and Z, which are at right angles."""
+    made = Objective(
+        LossConfig.model_validate({"temperature": 0.5, **REFERENCE, **OFF, "reading": "log_sum_exp"}),
+        ModelConfig(embedding_dim=4, num_heads=1, num_interests=1, item_norm="free"),
+    )
+    user = UserEmbedding(unit([X])[:, None], unit([X])[:, None], torch.zeros(1, 1, 3))
+    given = Examples(
+        user, torch.zeros(1, dtype=torch.int64), POSITIVE.select(torch.tensor([0])), POSITIVE_IDS[:1], None
+    )
+    loss, _ = call(made, given, Negatives(IDS, torch.tensor([0.0, 1.0, 1.0, 0.0]), None))
+    assert loss == pytest.approx(math.log(1 + 2 * math.exp(-2 / 0.5)), rel=1e-5)
 
 
 def test_targets_of_one_moment_are_negatives_of_each_other() -> None:

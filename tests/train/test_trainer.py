@@ -98,7 +98,7 @@ HSTU = ("model.encoder.kind=hstu", "model.encoder.num_layers=1", "train.epochs=8
         ("model.routing='straight_through'", "model.per_path_dense=true", "train.decay='linear'"),
         ("history.before_target_time=true", "model.user_id=true", "model.top_vectors=1"),
         (*CONTEXTUAL, "loss.reading='log_sum_exp'", "loss.log_q=1.0"),
-        (*HSTU, "loss.reading='maximum'", "loss.usage_weight=1.0", "loss.diversity_weight=0.1"),
+        (*HSTU, "loss.reading='maximum'", "loss.usage_weight=1.0", "loss.diversity_weight=0.1", "model.item_norm=free"),
     ],
 )
 def test_it_learns_under_other_settings(

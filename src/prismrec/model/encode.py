@@ -27,7 +27,8 @@ class UserEncoding(NamedTuple):
 def encode_items(model: MultiInterestModel, store: Store) -> np.ndarray:
     """Vectors of the whole catalogue, float32 [I, D] or [I, D + 1]; row i is catalogue row i + 1.
 
-    They are unit vectors; if popularity counts, each has one more dimension that holds its part of the score.
+    They are unit vectors, unless `item_norm` is free. If popularity counts, each has one more dimension that holds
+    its part of the score.
     """
     device = next(model.parameters()).device
     features = store.item_features

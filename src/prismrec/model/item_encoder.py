@@ -2,13 +2,14 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from prismrec.loss.rows import select_rows
 from prismrec.model.embeddings import HashedEmbedding
+from prismrec.model.layers import unit_norm
 
 ID_SCALE = 0.3
 """First weights of ids, to those of features. As large, they would be noise in every item that is rare."""
@@ -69,6 +70,11 @@ class ItemEncoder(nn.Module):
             return ItemEmbedding(item, item)
         category = torch.stack([parts[place] for place in self.categories]).mean(0)
         return ItemEmbedding(item, category)
+
+
+def scored_vectors(embeddings: Tensor, norm: Literal["unit", "free"]) -> Tensor:
+    """What users' vectors are compared with: item embeddings [..., D] scaled to length one, or as they are."""
+    return unit_norm(embeddings) if norm == "unit" else embeddings
 
 
 def _mean_of_values(embedding: nn.Module, ids: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from prismrec.data.schema import Schema
 from prismrec.model.aggregation import select_top_vectors
 from prismrec.model.contextual import ContextualUserEncoder
 from prismrec.model.embeddings import primes_from
-from prismrec.model.item_encoder import ItemEncoder
+from prismrec.model.item_encoder import ItemEncoder, scored_vectors
 from prismrec.model.layers import unit_norm
 from prismrec.model.user_encoder import UserContext, UserEncoder
 
@@ -56,8 +56,8 @@ class MultiInterestModel(nn.Module):
         )
 
     def encode_items(self, ids: Tensor) -> Tensor:
-        """Unit item vectors of raw feature ids, [I, F] -> [I, D]."""
-        return unit_norm(self.items(ids).item)
+        """Item vectors of raw feature ids, [I, F] -> [I, D]; of length one unless `item_norm` is free."""
+        return scored_vectors(self.items(ids).item, self.config.item_norm)
 
     def forward(
         self, item: Tensor, time: Tensor, dwell: Tensor, recent: Tensor, context: Tensor, now: Tensor, user: Tensor

@@ -166,7 +166,8 @@ class Recommender:
         distinct, place = np.unique(histories.item[user, step], return_inverse=True)
         dim = self.bundle.config.model.embedding_dim  # what follows it is popularity
         items = self.bundle.index.vectors(distinct)[place, :dim]
-        closeness = np.einsum("nd,nd->n", items, encoded.vectors[user, interest, :dim])
+        length = np.maximum(np.linalg.norm(items, axis=1), np.finfo(np.float32).tiny)  # not 1 with item_norm="free"
+        closeness = np.einsum("nd,nd->n", items, encoded.vectors[user, interest, :dim]) / length
         frame = frame.with_columns(closeness=closeness)
         order = np.lexsort((step, -encoded.interest_weights[mask], interest, user))
         return frame[order]

@@ -28,8 +28,7 @@ from prismrec.loss.regularizers import (
     usage_loss,
 )
 from prismrec.loss.rows import select_rows
-from prismrec.model.item_encoder import ItemEmbedding
-from prismrec.model.layers import unit_norm
+from prismrec.model.item_encoder import ItemEmbedding, scored_vectors
 from prismrec.model.routing import PrototypeRouter
 from prismrec.model.user_encoder import UserEmbedding
 
@@ -59,6 +58,7 @@ class Objective(nn.Module):
         super().__init__()
         self.config = loss
         self.num_interests = model.num_interests
+        self.item_norm = model.item_norm
         self.router = PrototypeRouter(model.num_heads, model.embedding_dim, model.temperature)
 
     def forward(
@@ -78,12 +78,13 @@ class Objective(nn.Module):
             seen: which of them do not count for which moments.
             with_metrics: also give the metrics that cost time.
         """
-        prob_head, target = self.router(examples.positive.category), unit_norm(examples.positive.item)
+        prob_head = self.router(examples.positive.category)
+        target = scored_vectors(examples.positive.item, self.item_norm)
         weights, column = self._weights(negatives, embedded, prob_head)
         positives = Positives(
             target, examples.ids, examples.moment, vector_probabilities(prob_head, self.num_interests), column
         )
-        candidates = Candidates(unit_norm(embedded.item), negatives.ids, weights)
+        candidates = Candidates(scored_vectors(embedded.item, self.item_norm), negatives.ids, weights)
         loss = contrastive_loss(
             examples.user.interests,
             positives,
