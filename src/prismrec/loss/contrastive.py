@@ -141,8 +141,8 @@ def multi_vector_loss(
 
     Args:
         interests: unit user vectors [B, V, D].
-        positive: unit item vectors [B, D].
-        negatives: unit item vectors [Q, D].
+        positive: item vectors [B, D].
+        negatives: item vectors [Q, D].
         prob_head: p(head | positive's category) [B, H]; H is a multiple of V, heads of a vector are adjacent.
         negative_weights: weight of each negative for each user [B, Q]; 0 leaves it out.
         query_weights, temperature, margin, joint: as in `contrastive_loss`.
@@ -210,8 +210,8 @@ def cosine_metrics(
 
     Args:
         interests: unit user vectors [B, V, D].
-        positive: unit item vectors [B, D].
-        negatives: unit item vectors [N, D].
+        positive: item vectors [B, D].
+        negatives: item vectors [N, D].
         pair_weights: weight of each negative for each user [B, N]; the logarithm is added to its cosine, as in the
             reference.
         query_weights: weight of each user [B]; 0 leaves it out.

@@ -34,7 +34,7 @@ def semantic_loss(heads: Tensor, positive: Tensor, prob_head: Tensor, temperatur
 
     Args:
         heads: unit head vectors [B, H, D].
-        positive: unit item vectors [B, D].
+        positive: item vectors [B, D].
         prob_head: p(head | positive) [B, H].
         temperature: divisor of cosines.
     """
@@ -47,7 +47,7 @@ def usage_loss(interests: Tensor, positive: Tensor, temperature: float = 0.07) -
 
     Args:
         interests: unit user vectors [B, V, D]; a zero vector is none.
-        positive: unit item vectors [B, D].
+        positive: item vectors [B, D].
         temperature: divisor of cosines.
     """
     logits = torch.einsum("bvd,bd->bv", interests, positive) / temperature
