@@ -6,7 +6,7 @@ import torch
 
 from prismrec.evaluate import retrieval
 from prismrec.evaluate.item_sets import ItemSets
-from prismrec.evaluate.retrieval import finding_vectors, interest_scorer, merge_interests, ranked_lists
+from prismrec.evaluate.retrieval import interest_scorer, merge_interests, merge_with_finders, ranked_lists
 from prismrec.index.exact import ExactIndex
 from prismrec.index.merge import retrieve
 
@@ -88,17 +88,17 @@ def test_merging_keeps_the_best_score_of_an_item() -> None:
     items = np.array([[[1, 2, 3], [2, 4, 1]]])
     scores = np.array([[[0.9, 0.5, 0.1], [0.8, 0.7, 0.2]]], np.float32)
     assert merge_interests(items, scores).tolist() == [[1, 2, 4]]
-    assert finding_vectors(items, scores).tolist() == [[0, 1, 1]]
+    assert merge_with_finders(items, scores)[1].tolist() == [[0, 1, 1]]
 
 
 def test_short_lists_are_filled_with_zero() -> None:
     items = np.array([[[1, 0], [1, 0]]])
     scores = np.array([[[0.9, -np.inf], [0.8, -np.inf]]], np.float32)
     assert merge_interests(items, scores).tolist() == [[1, 0]]
-    assert finding_vectors(items, scores).tolist() == [[0, -1]]
+    assert merge_with_finders(items, scores)[1].tolist() == [[0, -1]]
 
 
 def test_of_two_vectors_with_the_same_score_the_first_found_the_item() -> None:
     items = np.array([[[5], [5]]])
     scores = np.array([[[0.5], [0.5]]], np.float32)
-    assert finding_vectors(items, scores).tolist() == [[0]]
+    assert merge_with_finders(items, scores)[1].tolist() == [[0]]

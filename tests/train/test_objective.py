@@ -29,14 +29,7 @@ PAIR_WEIGHTS = {
 every_weight = pytest.mark.parametrize(("negatives", "pair_weights"), PAIR_WEIGHTS.values(), ids=PAIR_WEIGHTS)
 AUXILIARY = ("balance", "sharpness", "semantic", "usage", "diversity")
 OFF = {f"{name}_weight": 0.0 for name in AUXILIARY}
-REFERENCE = {
-    "reading": "expectation",
-    "balance_weight": 1.0,
-    "sharpness_weight": 1.0,
-    "semantic_weight": 1.0,
-    "usage_weight": 0.0,
-    "diversity_weight": 0.0,
-}
+REFERENCE = {"reading": "expectation", **OFF, "balance_weight": 1.0, "sharpness_weight": 1.0, "semantic_weight": 1.0}
 
 
 def unit(rows: list[list[float]]) -> Tensor:
@@ -108,7 +101,7 @@ def test_the_reading_is_that_of_the_settings(reading: str) -> None:
 def test_items_of_free_norm_are_compared_as_they_are() -> None:
     """A user at X alone: scores of the target X of length 2, and of Y of length 3 and Z, which are at right angles."""
     made = Objective(
-        LossConfig.model_validate({"temperature": 0.5, **REFERENCE, **OFF, "reading": "log_sum_exp"}),
+        LossConfig.model_validate({"temperature": 0.5, **OFF, "reading": "log_sum_exp"}),
         ModelConfig(embedding_dim=4, num_heads=1, num_interests=1, item_norm="free"),
     )
     user = UserEmbedding(unit([X])[:, None], unit([X])[:, None], torch.zeros(1, 1, 3))

@@ -6,6 +6,7 @@ same length, with or without any vector.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from prismrec.config import HistoryConfig
 from prismrec.data.history import gather_histories
 from prismrec.data.store import Store
 from prismrec.evaluate.queries import Queries
-from prismrec.evaluate.retrieval import finding_vectors, interest_scorer, merge_interests, ranked_lists
+from prismrec.evaluate.retrieval import interest_scorer, merge_interests, merge_with_finders, ranked_lists
 from prismrec.model.encode import UserEncoding, encode_items, encode_users
 from prismrec.model.multi_interest import MultiInterestModel
 
@@ -35,15 +36,19 @@ class Candidates:
 
     def merged(self) -> np.ndarray:
         """The k best items of all vectors together, int64 [U, k]."""
-        return merge_interests(self.items, self.scores)
+        return self._merged[0]
 
     def finders(self) -> np.ndarray:
         """The vector, from 0, that found each item of `merged`, int64 [U, k], -1 where no item is left."""
-        return finding_vectors(self.items, self.scores)
+        return self._merged[1]
 
     def merged_without(self, vector: int) -> np.ndarray:
         """The k best items of the other vectors, int64 [U, k]."""
         return merge_interests(np.delete(self.items, vector, axis=1), np.delete(self.scores, vector, axis=1))
+
+    @cached_property
+    def _merged(self) -> tuple[np.ndarray, np.ndarray]:
+        return merge_with_finders(self.items, self.scores)
 
 
 def find_candidates(

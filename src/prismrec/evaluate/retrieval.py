@@ -77,33 +77,30 @@ def merge_interests(items: np.ndarray, scores: np.ndarray) -> np.ndarray:
     Returns:
         Catalogue rows int64 [U, k], best first, equal scores by lower row, 0 where no item is left.
     """
-    return _merged(items, scores)[0]
+    return merge_with_finders(items, scores)[0]
 
 
-def finding_vectors(items: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Which vector, from 0, scores each item of the merged list highest; the first of several.
+def merge_with_finders(items: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The list of `merge_interests`, and which vector, from 0, scores each of its items highest; the first of several.
 
     Args:
         items: as of `merge_interests`.
         scores: as of `merge_interests`.
 
     Returns:
-        int64 [U, k], -1 where no item is left.
+        Catalogue rows, and vectors with -1 where no item is left, int64 [U, k] each.
     """
-    rows, vector = _merged(items, scores)
-    return np.where(rows == 0, -1, vector)
-
-
-def _merged(items: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the merged list, and the vector that each comes from, [U, k] each."""
-    users, _, k = items.shape
+    users, num_interests, k = items.shape
+    if num_interests == 1:
+        return items[:, 0], np.where(items[:, 0] == 0, -1, 0)
     items, scores = items.reshape(users, -1), scores.reshape(users, -1)
     by_item = np.lexsort((-scores, items), axis=1)
     items, scores = np.take_along_axis(items, by_item, 1), np.take_along_axis(scores, by_item, 1)
     repeated = np.pad(items[:, 1:] == items[:, :-1], ((0, 0), (1, 0)))
     items, scores = np.where(repeated, 0, items), np.where(repeated, -np.inf, scores)
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(items, best, 1), np.take_along_axis(by_item, best, 1) // k
+    rows, vector = np.take_along_axis(items, best, 1), np.take_along_axis(by_item, best, 1) // k
+    return rows, np.where(rows == 0, -1, vector)
 
 
 def _blocks(users: int, scores_per_user: int) -> Iterator[slice]:
