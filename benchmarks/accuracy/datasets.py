@@ -40,29 +40,61 @@ class Dataset:
     """Histories end before the moment of the first target (baskets)."""
 
 
-def _interactions(name: str, *features: str | pl.Expr) -> Callable[[Path], Tables]:
-    """A reader of `interactions.parquet` and `items.parquet`; the catalogue is the items that were ever chosen."""
+def _interactions(
+    name: str, *features: str | pl.Expr, change: Callable[[pl.DataFrame], pl.DataFrame] = lambda events: events
+) -> Callable[[Path], Tables]:
+    """A reader of `interactions.parquet` and `items.parquet`; the catalogue is the items that were ever chosen.
+
+    Args:
+        name: the data set's folder.
+        features: columns of its items.
+        change: what is made of its events.
+    """
 
     def read(data: Path) -> Tables:
-        folder = data / name
-        for file in ("interactions.parquet", "items.parquet"):
-            if not (folder / file).is_file():
-                raise DataError(f"{folder / file}: expected a table of {name}, found none; --data names its parent")
-        events = pl.read_parquet(folder / "interactions.parquet").select("user_id", "item_id", "timestamp")
-        items = pl.read_parquet(folder / "items.parquet").select("item_id", "title", *features)
+        events = change(_table(data, name, "interactions.parquet").select("user_id", "item_id", "timestamp"))
+        items = _table(data, name, "items.parquet").select("item_id", "title", *features)
         return events, items.join(events, on="item_id", how="semi", maintain_order="left")
 
     return read
 
 
+def _table(data: Path, name: str, file: str) -> pl.DataFrame:
+    path = data / name / file
+    if not path.is_file():
+        raise DataError(f"{path}: expected a table of {name}, found none; --data names its parent")
+    return pl.read_parquet(path)
+
+
+def _sessions_of_four(events: pl.DataFrame) -> pl.DataFrame:
+    """Each user's events cut into runs of four, each a user of its own; what is left over is dropped."""
+    place = pl.int_range(pl.len()).over("user_id")
+    ordered = events.sort("user_id", "timestamp", maintain_order=True)
+    runs = ordered.with_columns(pl.struct("user_id", place // 4).rank("dense").alias("user_id"))
+    return runs.filter(pl.len().over("user_id") == 4)
+
+
+def _long_watches(data: Path) -> Tables:
+    """Videos that users of KuaiRand-Pure watched long, in order, and nothing known of them but their ids."""
+    name = "kuairand_pure_part"
+    earlier = _table(data, name, "history_meta.parquet").select("user_id", item_id="long_watch_seq")
+    shown = _table(data, name, "interactions.parquet").filter(pl.col("long_view") == 1)
+    later = shown.sort("timestamp", maintain_order=True).select("user_id", "item_id")
+    watched = pl.concat([earlier.explode("item_id").drop_nulls(), later])
+    events = watched.with_columns(timestamp=pl.int_range(pl.len()).over("user_id"))
+    return events, events.select("item_id").unique(maintain_order=True)
+
+
 _GENRES = pl.col("category").str.split("|")
+_MOVIELENS = (_GENRES, "top_category", "decade", "year")
+_TWEETED = (_GENRES, "top_category", "year")
 
 DATASETS = {
     dataset.name: dataset
     for dataset in (
         Dataset(
             "ml1m",
-            _interactions("ml1m", _GENRES, "top_category", "decade", "year"),
+            _interactions("ml1m", *_MOVIELENS),
             PrepareConfig(),
             "ndcg@10",
             validate_k=10,
@@ -76,7 +108,7 @@ DATASETS = {
         ),
         Dataset(
             "movietweetings",
-            _interactions("movietweetings", _GENRES, "top_category", "year"),
+            _interactions("movietweetings", *_TWEETED),
             PrepareConfig(min_user_events=5),
             "ndcg@10",
             validate_k=10,
@@ -89,8 +121,24 @@ DATASETS = {
             validate_k=50,
             before_target_time=True,
         ),
+        Dataset(
+            "sessions",
+            _interactions("movietweetings", *_TWEETED, change=_sessions_of_four),
+            PrepareConfig(),
+            "ndcg@10",
+            validate_k=10,
+        ),
+        Dataset("long_watches", _long_watches, PrepareConfig(min_user_events=5), "ndcg@10", validate_k=10),
+        Dataset(
+            "long_histories",
+            _interactions("ml1m", *_MOVIELENS),
+            PrepareConfig(min_user_events=300),
+            "ndcg@10",
+            validate_k=10,
+        ),
     )
 }
+"""The last three chose nothing: they show what the defaults are worth on data that nobody tuned them for."""
 
 
 def open_store(dataset: Dataset, data: Path, work: Path) -> Store:

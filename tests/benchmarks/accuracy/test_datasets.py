@@ -51,6 +51,27 @@ def test_users_with_few_events_are_left_out_where_the_data_set_says(data, tmp_pa
     assert open_store(DATASETS["movietweetings"], data, tmp_path / "work").user_ids.to_list() == [1, 2]
 
 
+def test_sessions_are_runs_of_four_of_one_user(data, tmp_path) -> None:
+    store = open_store(DATASETS["sessions"], data, tmp_path / "work")
+    assert store.num_users == 2  # one run of each user of five events, none of three
+    assert store.item_ids[store.item - 1].to_list() == [10, 20, 30, 40, 50, 40, 30, 20]
+    queries = split_queries(DATASETS["sessions"], store, "test")
+    np.testing.assert_array_equal(queries.end - queries.start, [3, 3])
+
+
+def test_long_watches_are_those_before_and_those_of_the_log(tmp_path) -> None:
+    folder = tmp_path / "kuairand_pure_part"
+    folder.mkdir()
+    earlier = pl.DataFrame({"user_id": [1, 2], "long_watch_seq": [[7, 8, 9], None]})
+    earlier.write_parquet(folder / "history_meta.parquet")
+    shown = {"user_id": [1, 1, 1, 2], "item_id": [6, 5, 4, 5], "timestamp": [30, 20, 10, 10], "long_view": [1, 1, 0, 1]}
+    pl.DataFrame(shown).write_parquet(folder / "interactions.parquet")
+    store = open_store(DATASETS["long_watches"], tmp_path, tmp_path / "work")
+    assert store.user_ids.to_list() == [1]  # the other has fewer than five
+    assert store.item_ids[store.item - 1].to_list() == [7, 8, 9, 5, 6]
+    assert store.schema.item_features == ("item_id",)
+
+
 def test_the_store_is_made_once(data, tmp_path) -> None:
     made = open_store(DATASETS["ml1m"], data, tmp_path / "work").path / "manifest.json"
     before = made.stat().st_mtime_ns
