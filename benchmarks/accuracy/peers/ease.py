@@ -1,9 +1,12 @@
 """EASE, a linear autoencoder with a closed form (Steck, WWW 2019, arXiv 1905.03375).
 
-With X the binary matrix of training events and P = (X'X + regularization I)^-1, the item-to-item
+With X the binary matrix of training events [U, I] and P = (X'X + regularization I)^-1, the item-to-item
 weights are B = -P / diag(P), zero on the diagonal; a user's scores are the sum of the rows of B of the
-history. Memory is four I x I matrices of float32, so the catalogue must be small.
+history. With fewer users than items, P comes from the smaller inverse (Woodbury):
+P = (I - X'(XX' + regularization I)^-1 X) / regularization. Memory is a few float32 matrices of I x min(I, U).
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -16,7 +19,7 @@ from prismrec.errors import ConfigError
 from prismrec.evaluate.queries import Queries
 from prismrec.evaluate.retrieval import Scorer
 
-MAX_ITEMS = 20_000
+MAX_WEIGHTS = 20_000**2
 _USERS_PER_BLOCK = 2000
 
 
@@ -24,16 +27,20 @@ def ease(task: Task) -> Fitted:
     """Solve for the weights and answer.
 
     Raises:
-        ConfigError: the catalogue is too large for an I x I matrix.
+        ConfigError: there are too many items and users for a dense matrix.
     """
-    num_items = task.store.num_items
-    if num_items > MAX_ITEMS:
-        raise ConfigError(f"ease: expected at most {MAX_ITEMS:,} items, found {num_items:,}; use als instead")
+    store, regularization = task.store, task.settings["regularization"]
+    size = store.num_items * min(store.num_items, store.num_users)
+    if size > MAX_WEIGHTS:
+        raise ConfigError(
+            f"ease: expected items x min(items, users) <= {MAX_WEIGHTS:,}, found {size:,}; use als instead"
+        )
     stopwatch = Stopwatch()
-    weights = item_weights(task.store, task.settings["regularization"])
+    of_users = store.num_users < store.num_items
+    factors = user_factors(store, regularization) if of_users else (item_weights(store, regularization),)
     taken = stopwatch.read()
-    answer(task, lambda queries: _scorer(task.store, queries, weights))
-    return Fitted(num_items * (num_items - 1), *taken)
+    answer(task, lambda queries: _scorer(store, queries, factors))
+    return Fitted(size, *taken)
 
 
 def item_weights(store: Store, regularization: float) -> Tensor:
@@ -51,9 +58,23 @@ def item_weights(store: Store, regularization: float) -> Tensor:
     return weights
 
 
-def _scorer(store: Store, queries: Queries, weights: Tensor) -> Scorer:
+def user_factors(store: Store, regularization: float) -> tuple[Tensor, Tensor]:
+    """[I, U] and [U, I], whose product is B but for the diagonal, which only the items of the history would see."""
+    chosen = _histories(store, *store.split_bounds("train"))  # [U, I]
+    gram = torch.sparse.mm(chosen.to_sparse(), chosen.T)
+    gram.diagonal().add_(regularization)
+    solved = torch.cholesky_solve(chosen, torch.linalg.cholesky(gram))
+    return chosen.T, solved.div_(1 - (chosen * solved).sum(0))
+
+
+def _scorer(store: Store, queries: Queries, factors: Sequence[Tensor]) -> Scorer:
+    """Multiplies histories with the factors of the weights, one after the other."""
+
     def score(block: slice) -> Tensor:
-        return (_histories(store, queries.start[block], queries.end[block]).to_sparse() @ weights)[:, None]
+        scores = _histories(store, queries.start[block], queries.end[block]).to_sparse()
+        for factor in factors:
+            scores = scores @ factor
+        return scores[:, None]
 
     return score
 

@@ -1,7 +1,7 @@
 """EASE against its definition."""
 
 import numpy as np
-from peers.ease import ease, item_weights
+from peers.ease import ease, item_weights, user_factors
 from score import score
 
 
@@ -14,6 +14,13 @@ def test_weights_are_the_closed_form(shop) -> None:
     wanted = -inverse / np.diag(inverse)
     np.fill_diagonal(wanted, 0)
     np.testing.assert_allclose(item_weights(shop, 10.0), wanted, atol=1e-4)
+
+
+def test_the_form_for_few_users_has_the_same_weights(shop) -> None:
+    weights = item_weights(shop, 10.0).numpy()
+    left, right = user_factors(shop, 10.0)
+    apart = ~np.eye(shop.num_items, dtype=bool)
+    np.testing.assert_allclose((left @ right).numpy()[apart], weights[apart], atol=1e-4)
 
 
 def test_it_finds_the_groups(make_task) -> None:
