@@ -4,6 +4,7 @@ Takes item vectors and the user vectors that will be searched with; gives an ind
 one file, and a description of it (kind, parameters, measured recall) for the bundle's manifest.
 """
 
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,8 @@ import numpy as np
 
 from prismrec.artifact import replacing_file
 from prismrec.errors import SearchIndexError
-from prismrec.index.base import NO_ROW, best_first, check_queries
+from prismrec.index.allowed import allowed_items, check_categories
+from prismrec.index.base import NO_ROW, Filter, best_first, check_queries, check_rows
 from prismrec.index.exact import ExactIndex
 
 EXACT_BELOW = 50_000
@@ -31,13 +33,15 @@ _TIE = 1e-6  # Faiss and NumPy add in another order: scores this close count as 
 class FaissIndex:
     """A flat, IVF or HNSW index of Faiss with the search parameters chosen when it was built."""
 
-    def __init__(self, index: Any, description: dict[str, Any]) -> None:
+    def __init__(self, index: Any, description: dict[str, Any], categories: np.ndarray | None = None) -> None:
         """Use `index` as `description` says; see `build` and `load`."""
         found = {"num_vectors": index.ntotal, "dimension": index.d}
         expected = {name: description[name] for name in found}
         if found != expected:
             raise SearchIndexError(f"index: expected {expected}, found {found}; export the bundle again")
+        check_categories(categories, index.ntotal)
         self._index = index
+        self._categories = categories
         self.description = description
         if description["kind"] == "ivf":
             index.make_direct_map()  # from a row to its cell, for `vectors`
@@ -79,8 +83,13 @@ class FaissIndex:
         return _fastest(vectors, np.ascontiguousarray(queries[sample], np.float32), exact, seed, min_recall)
 
     @classmethod
-    def load(cls, path: Path, description: dict[str, Any]) -> "FaissIndex":
+    def load(cls, path: Path, description: dict[str, Any], categories: np.ndarray | None = None) -> "FaissIndex":
         """Read an index and check it against the description it was saved with.
+
+        Args:
+            path: the file.
+            description: what `save` left out.
+            categories: keys of each item's categories for filters, int64 [I, C], 0 for none.
 
         Raises:
             SearchIndexError: the file is not a Faiss index, or of another size than described.
@@ -89,7 +98,7 @@ class FaissIndex:
             index = faiss.read_index(str(path))
         except RuntimeError as error:
             raise SearchIndexError(f"{path}: expected a Faiss index; export the bundle again") from error
-        return cls(index, description)
+        return cls(index, description, categories)
 
     def save(self, path: Path) -> None:
         """Write the index, without its description, to one file."""
@@ -107,33 +116,59 @@ class FaissIndex:
     def num_vectors(self) -> int:
         return int(self._index.ntotal)
 
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def search(self, queries: np.ndarray, k: int, where: Filter | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Find the k best items of each query; see `Index.search`."""
         check_queries(queries, self._index.d, k)
         queries = np.ascontiguousarray(queries, dtype=np.float32)
-        num_found = min(k, self.num_vectors)
-        scores, rows = self._index.search(queries, num_found, params=self._parameters(num_found))
+        allowed = None if where is None else allowed_items(where, self.num_vectors, self._categories)
+        num_allowed = self.num_vectors if allowed is None else int(allowed.sum())
+        num_found = min(k, num_allowed)
+        if num_found == 0:
+            return np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), NO_ROW, np.int64)
+        selector = None if num_allowed == self.num_vectors else _selector(allowed)
+        if selector is not None and self._is_few(num_allowed):
+            scores, rows = self._search_exactly(queries, num_found, selector)
+        else:
+            parameters = self._parameters(num_found, selector, self.num_vectors / num_allowed)
+            scores, rows = self._index.search(queries, num_found, params=parameters)
         short = rows[:, -1] < 0
         if short.any():  # an approximate search can visit fewer than k items; exhaust the catalogue instead
-            scores[short], rows[short] = self._search_exactly(queries[short], num_found)
+            scores[short], rows[short] = self._search_exactly(queries[short], num_found, selector)
         return best_first(scores, rows + 1, k)
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
-        """The indexed vectors of catalogue rows: int64 [N], from 1 -> float32 [N, D]."""
+        """The indexed vectors of catalogue rows; see `Index.vectors`."""
+        check_rows(rows, self.num_vectors)
         return np.asarray(self._index.reconstruct_batch(np.ascontiguousarray(rows - 1)))
 
-    def _parameters(self, k: int) -> Any:
+    def _is_few(self, num_allowed: int) -> bool:
+        """Whether an exact search of the items allowed costs less than a graph's that is widened to meet them."""
+        if self.description["kind"] != "hnsw":
+            return False  # cells widen to an exact search by themselves
+        width = self.description["parameters"]["ef_search"] * self.num_vectors / num_allowed
+        return num_allowed < width * _HNSW_NEIGHBOURS
+
+    def _parameters(self, k: int, selector: Any, widening: float) -> Any:
+        """The search that was measured, `widening` times as wide, so that it meets as many items that are allowed."""
         parameters = self.description["parameters"]
         if self.description["kind"] == "ivf":
-            return faiss.SearchParametersIVF(nprobe=parameters["nprobe"])
+            probes = min(self._index.nlist, math.ceil(parameters["nprobe"] * widening))
+            return faiss.SearchParametersIVF(sel=selector, nprobe=probes)
         if self.description["kind"] == "hnsw":
-            return faiss.SearchParametersHNSW(efSearch=max(parameters["ef_search"], k))
-        return None
+            width = math.ceil(max(parameters["ef_search"], k) * widening)
+            return faiss.SearchParametersHNSW(sel=selector, efSearch=width)
+        return faiss.SearchParameters(sel=selector)
 
-    def _search_exactly(self, queries: np.ndarray, k: int) -> Any:
+    def _search_exactly(self, queries: np.ndarray, k: int, selector: Any) -> Any:
         if self.description["kind"] == "ivf":
-            return self._index.search(queries, k, params=faiss.SearchParametersIVF(nprobe=self._index.nlist))
-        return faiss.downcast_index(self._index.storage).search(queries, k)
+            every_cell = faiss.SearchParametersIVF(sel=selector, nprobe=self._index.nlist)
+            return self._index.search(queries, k, params=every_cell)
+        flat = faiss.downcast_index(self._index.storage)
+        return flat.search(queries, k, params=faiss.SearchParameters(sel=selector))
+
+
+def _selector(allowed: np.ndarray) -> Any:
+    return faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))  # it keeps the array
 
 
 def _describe(kind: str, index: Any, parameters: dict[str, int], recall: float, num_queries: int) -> dict[str, Any]:

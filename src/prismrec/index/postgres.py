@@ -1,0 +1,126 @@
+"""Connections to a PostgreSQL server with pgvector, kept open between searches.
+
+Takes a URL; gives connections, and one kind of error that names the server and never the password.
+"""
+
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import psycopg
+from pgvector.psycopg import register_vector
+from psycopg.conninfo import conninfo_to_dict
+
+from prismrec.errors import SearchIndexError
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+_Result = TypeVar("_Result")
+
+_CONNECT_SECONDS = 10
+
+
+class Database:
+    """One database; several threads may use it, each search with a connection of its own."""
+
+    def __init__(self, url: str) -> None:
+        """Read the URL; nothing is opened yet.
+
+        Raises:
+            SearchIndexError: it is not a URL of PostgreSQL.
+        """
+        try:
+            found = conninfo_to_dict(url)
+        except psycopg.ProgrammingError:  # its message may quote the password
+            raise SearchIndexError(
+                "index URL: expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE, found something else; "
+                "write special characters of user and password percent-encoded"
+            ) from None
+        self.place = f"PostgreSQL at {found.get('host', 'localhost')}"
+        self._url = url
+        self._seconds = int(found.get("connect_timeout") or _CONNECT_SECONDS)
+        self._idle: deque[Connection] = deque()
+        weakref.finalize(self, _close_all, self._idle)
+
+    def run(self, work: Callable[[Connection], _Result]) -> _Result:
+        """The result of `work` in a transaction; again on another connection if the server had closed this one.
+
+        Raises:
+            SearchIndexError: the server cannot be reached, or refuses the work.
+        """
+        while True:
+            try:
+                connection, is_new = self._idle.pop(), False
+            except IndexError:
+                connection, is_new = self._connect(), True
+            try:
+                with self.errors(), connection.transaction():
+                    result = work(connection)
+            except SearchIndexError:
+                was_lost = connection.broken
+                connection.close()
+                if is_new or not was_lost:
+                    raise
+            except BaseException:
+                connection.close()
+                raise
+            else:
+                self._idle.append(connection)
+                return result
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """A connection of its own for long work; statements commit one by one.
+
+        Raises:
+            SearchIndexError: the server cannot be reached, or refuses a statement.
+        """
+        connection = self._connect(creating_extension=True)
+        try:
+            with self.errors():
+                yield connection
+        finally:
+            connection.close()
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Errors of the server as ours."""
+        try:
+            yield
+        except psycopg.Error as error:
+            raise SearchIndexError(f"{self.place}: expected an answer, found: {_one_line(error)}") from error
+
+    def _connect(self, creating_extension: bool = False) -> Connection:
+        try:
+            connection = psycopg.connect(
+                self._url,
+                autocommit=True,
+                connect_timeout=self._seconds,
+                prepare_threshold=None,  # a prepared search would be planned without knowing its filter and limit
+            )
+        except psycopg.OperationalError as error:
+            raise SearchIndexError(
+                f"{self.place}: expected a server that lets us in, found: {_one_line(error)}; "
+                "start it, or correct the index URL"
+            ) from error
+        try:
+            if creating_extension:
+                connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+            register_vector(connection)
+        except psycopg.Error as error:
+            connection.close()
+            raise SearchIndexError(
+                f"{self.place}: expected the extension pgvector, found: {_one_line(error)}; "
+                "install it, and let an administrator run CREATE EXTENSION vector in this database"
+            ) from error
+        return connection
+
+
+def _close_all(connections: deque[Connection]) -> None:
+    while connections:
+        connections.pop().close()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
