@@ -1,5 +1,6 @@
 """Servers that are real and shared by the whole session: PostgreSQL with pgvector, Milvus in a file."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -16,6 +17,10 @@ class Postgres:
     def __init__(self, data: Path) -> None:
         self.data = data
         self.url = f"postgresql://postgres@/postgres?host={data}"
+        package = importlib.util.find_spec("pgserver")  # not imported: as root it adds a user to the machine
+        assert package is not None
+        assert package.origin is not None
+        self._programs = Path(package.origin).parent / "pginstall" / "bin"
         # PostgreSQL refuses to run as root
         self._user = "nobody" if os.geteuid() == 0 else None
         if self._user:
@@ -30,17 +35,25 @@ class Postgres:
         self._run("pg_ctl", "-w", "-m", "immediate", "stop")
 
     def _run(self, program: str, *arguments: str) -> None:
-        import pgserver
-
-        getattr(pgserver, program)([*arguments], pgdata=self.data, user=self._user, cwd=self.data)
+        command = [str(self._programs / program), "-D", str(self.data), *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, user=self._user, cwd=self.data)
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    pytest.importorskip("pgserver")
     # not in pytest's own directory: the user who runs the server may not look into it
     with tempfile.TemporaryDirectory(prefix="prismrec-") as data:
         server = Postgres(Path(data))
         server.start()
         yield server
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres: Postgres) -> str:
+    return postgres.url
+
+
+@pytest.fixture(scope="session")
+def milvus_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"milvus:{tmp_path_factory.mktemp('milvus') / 'items.db'}"

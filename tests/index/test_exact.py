@@ -6,6 +6,7 @@ from hypothesis.extra.numpy import arrays
 
 from prismrec.errors import SearchIndexError
 from prismrec.index import exact
+from prismrec.index.base import Filter
 from prismrec.index.exact import ExactIndex
 
 
@@ -32,6 +33,43 @@ def test_equals_sorting_the_whole_catalogue(vectors: np.ndarray, queries: np.nda
     expected = np.argsort(-(queries @ vectors.T), axis=1, kind="stable")[:, :k] + 1
     np.testing.assert_array_equal(rows[:, : expected.shape[1]], expected)
     assert (rows[:, expected.shape[1] :] == 0).all()
+
+
+@st.composite
+def _filtered(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, Filter]:
+    """Vectors of small integers, where ties are frequent; categories from 0, which is none, to 4; a filter."""
+    num_items = draw(st.integers(1, 20))
+    vectors = draw(arrays(np.float32, (num_items, 2), elements=st.integers(-2, 2)))
+    categories = draw(arrays(np.int64, (num_items, draw(st.integers(0, 3))), elements=st.integers(0, 4)))
+    keys = st.lists(st.integers(0, 5), max_size=3).map(tuple)
+    rows = st.lists(st.integers(-1, 22), max_size=25).map(lambda rows: np.array(rows, np.int64))
+    where = Filter(draw(st.none() | keys), draw(keys), draw(st.none() | rows), draw(rows))
+    return vectors, categories, where
+
+
+@given(_filtered(), st.integers(1, 25))
+def test_a_filtered_search_equals_sorting_what_is_allowed(case: tuple[np.ndarray, np.ndarray, Filter], k: int) -> None:
+    vectors, categories, where = case
+    queries = np.array([[1, 2], [0, 0]], np.float32)
+    scores, rows = ExactIndex(vectors, categories).search(queries, k, where)
+    for query, found_scores, found in zip(queries, scores, rows, strict=True):
+        allowed = [
+            row
+            for row, keys in enumerate(categories, start=1)
+            if (where.categories is None or set(where.categories) & set(keys) - {0})
+            and not set(where.excluded_categories) & set(keys) - {0}
+            and (where.rows is None or row in where.rows)
+            and row not in where.excluded_rows
+        ]
+        expected = sorted(allowed, key=lambda row: (-vectors[row - 1] @ query, row))[:k]
+        assert found.tolist() == expected + [0] * (k - len(expected))
+        assert found_scores.tolist() == [vectors[row - 1] @ query for row in expected] + [-np.inf] * (k - len(expected))
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (4, 1), (3,)])
+def test_categories_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(SearchIndexError, match=r"categories: expected shape \[3, C\], found "):
+        ExactIndex(np.ones((3, 2), np.float32), np.ones(shape, np.int64))
 
 
 def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:

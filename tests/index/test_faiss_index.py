@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from prismrec.errors import SearchIndexError
+from prismrec.index.base import Filter
 from prismrec.index.exact import ExactIndex
 from prismrec.index.faiss_index import FaissIndex
 
@@ -47,6 +48,24 @@ def test_the_described_recall_is_what_one_measures(approximate: FaissIndex) -> N
     recall = np.mean([len(np.intersect1d(a, b)) / 100 for a, b in zip(found, true, strict=True)])
     assert recall >= 0.98
     assert approximate.description["recall@100"] == pytest.approx(recall, abs=1e-3)
+
+
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.1, 0.02])
+def test_a_filter_costs_no_recall(approximate: FaissIndex, share: float) -> None:
+    where = Filter(rows=np.flatnonzero(np.random.default_rng(3).random(4000) < share) + 1)
+    _, found = approximate.search(USERS, 50, where)
+    _, true = ExactIndex(ITEMS).search(USERS, 50, where)
+    recall = np.mean([len(np.intersect1d(a, b)) / 50 for a, b in zip(found, true, strict=True)])
+    assert recall >= 0.97
+
+
+def test_a_loaded_index_filters_by_the_categories_given(approximate: FaissIndex, tmp_path: Path) -> None:
+    approximate.save(tmp_path / "index.faiss")
+    categories = np.arange(4000)[:, None] % 2 + 1
+    loaded = FaissIndex.load(tmp_path / "index.faiss", approximate.description, categories)
+    _, rows = loaded.search(USERS, 100, Filter(categories=(2,)))
+    assert (rows > 0).all()
+    assert (rows % 2 == 0).all()
 
 
 def test_an_unreachable_recall_is_refused() -> None:

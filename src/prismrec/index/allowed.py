@@ -46,4 +46,5 @@ def _places(rows: np.ndarray, num_vectors: int) -> np.ndarray:
 
 
 def _of_any(categories: np.ndarray, keys: Sequence[int]) -> np.ndarray:
-    return np.isin(categories, [key for key in keys if key != NO_CATEGORY]).any(axis=1)
+    found = np.isin(categories, [key for key in keys if key != NO_CATEGORY])
+    return np.asarray(found.any(axis=1))

@@ -125,7 +125,7 @@ class FaissIndex:
         num_found = min(k, num_allowed)
         if num_found == 0:
             return np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), NO_ROW, np.int64)
-        selector = None if num_allowed == self.num_vectors else _selector(allowed)
+        selector = None if allowed is None or num_allowed == self.num_vectors else _selector(allowed)
         if selector is not None and self._is_few(num_allowed):
             scores, rows = self._search_exactly(queries, num_found, selector)
         else:

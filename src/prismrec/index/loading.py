@@ -52,10 +52,13 @@ class ItemBlocks:
             raise SearchIndexError(f"item vectors: expected shape [I, D] with I, D >= 1, found {found}")
         self._blocks = chain([first], blocks)
         self._categories = categories
-        self.has_categories = categories is not None
         self.dimension: int = first.shape[1]
         self.num_read = 0
         """Items read so far; after `beyond` is exhausted, the size of the catalogue."""
+
+    def record(self, fingerprint: str) -> dict[str, object]:
+        """What a server must know of these items before it takes more of them."""
+        return {"fingerprint": fingerprint, "dimension": self.dimension, "categories": self._categories is not None}
 
     def beyond(self, row: int) -> Iterator[Block]:
         """The items after catalogue row `row`.

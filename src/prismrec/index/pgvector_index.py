@@ -32,6 +32,7 @@ _CREATE_INDEXES = """
     CREATE INDEX {graph} ON {table} USING hnsw (vector vector_ip_ops) WITH (m = 32, ef_construction = 128);
     CREATE INDEX {categories} ON {table} USING gin (categories)
 """
+_RECORD = ("fingerprint", "dimension", "categories", "finished")
 _SEARCH = """
     SELECT "row", vector <#> %(query)s FROM {table} WHERE {condition} ORDER BY vector <#> %(query)s LIMIT %(k)s
 """
@@ -108,11 +109,13 @@ class PgvectorIndex:
         with database.connection() as connection:
             # one loader at a time; after a loader's death this waits until the server has noticed it
             connection.execute("SELECT pg_advisory_lock(hashtext(%s))", [name])
-            record = _record(connection, name) or _create(connection, name, items, fingerprint)
-            expected = {"fingerprint": fingerprint, "dimension": items.dimension, "categories": items.has_categories}
-            check_same(place, expected, record, _replace(name))
-            if record["finished"]:
-                return
+            record = _record(connection, name)
+            if record is None:
+                _create(connection, name, items, fingerprint)
+            else:
+                check_same(place, items.record(fingerprint), record, _replace(name))
+                if record["finished"]:
+                    return
             table = sql.Identifier(name)
             num_loaded = _only(connection, sql.SQL("SELECT count(*) FROM {}").format(table))
             for block in items.beyond(num_loaded):
@@ -125,6 +128,7 @@ class PgvectorIndex:
     def search(self, queries: np.ndarray, k: int, where: Filter | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Find the k best items of each query; see `Index.search`."""
         check_queries(queries, self._dimension, k)
+        where = where or Filter()
         check_filter(where, self._has_categories)
         queries = np.asarray(queries, dtype=np.float32)
         num_wanted = min(k, self.num_vectors)
@@ -153,11 +157,11 @@ class PgvectorIndex:
         )
         return np.array(found, np.float32).reshape(len(distinct), self._dimension)[place]
 
-    def _select(self, queries: np.ndarray, k: int, where: Filter | None, exactly: bool) -> list[list[tuple[Any, ...]]]:
+    def _select(self, queries: np.ndarray, k: int, where: Filter, exactly: bool) -> list[list[tuple[Any, ...]]]:
         """Row and negative inner product of at most k items of each query."""
-        condition, values = _condition(where or Filter())
+        condition, values = _condition(where)
         statement = sql.SQL(_SEARCH).format(table=self._table, condition=condition)
-        width = _MAX_WIDTH if where else min(_MAX_WIDTH, max(_MIN_WIDTH, 2 * k))
+        width = _width(k, where)
 
         def select(connection: Connection) -> list[list[tuple[Any, ...]]]:
             # what is off is a last resort: the graph is searched also where the planner would rather scan
@@ -172,16 +176,23 @@ class PgvectorIndex:
         return self._database.run(select) if len(queries) else []
 
 
+def _width(k: int, where: Filter) -> int:
+    """Items that a search in the graph keeps: the filter takes what it forbids from them, and k must be left."""
+    if where.names_categories or where.rows is not None:
+        return _MAX_WIDTH
+    return min(_MAX_WIDTH, max(_MIN_WIDTH, 2 * k) + len(where.excluded_rows))
+
+
 def _condition(where: Filter) -> tuple[sql.Composable, dict[str, list[int]]]:
     """A filter as a condition of SQL and the values in it."""
     conditions: list[str] = []
     values: dict[str, list[int]] = {}
     if where.categories is not None:
         conditions.append("categories && %(categories)s::bigint[]")
-        values["categories"] = list(where.categories)
+        values["categories"] = [int(key) for key in where.categories]
     if where.excluded_categories:
         conditions.append("NOT categories && %(excluded_categories)s::bigint[]")
-        values["excluded_categories"] = list(where.excluded_categories)
+        values["excluded_categories"] = [int(key) for key in where.excluded_categories]
     if where.rows is not None:
         conditions.append('"row" = ANY(%(rows)s::bigint[])')
         values["rows"] = where.rows.tolist()
@@ -195,24 +206,25 @@ def _record(connection: Connection, name: str) -> dict[str, Any] | None:
     """What the table `name` holds; None if there is no such table."""
     if _only(connection, sql.SQL("SELECT to_regclass('prismrec_indexes')")) is None:
         return None
-    statement = "SELECT fingerprint, dimension, categories, finished FROM prismrec_indexes WHERE name = %s"
-    found = connection.execute(statement, [name]).fetchone()
-    return found and dict(zip(("fingerprint", "dimension", "categories", "finished"), found, strict=True))
+    statement = sql.SQL("SELECT {} FROM prismrec_indexes WHERE name = %s")
+    fields = sql.SQL(", ").join(map(sql.Identifier, _RECORD))
+    found = connection.execute(statement.format(fields), [name]).fetchone()
+    return None if found is None else dict(zip(_RECORD, found, strict=True))
 
 
-def _create(connection: Connection, name: str, items: ItemBlocks, fingerprint: str) -> dict[str, Any] | None:
+def _create(connection: Connection, name: str, items: ItemBlocks, fingerprint: str) -> None:
     with connection.transaction():
         # two loaders of different names may both be the first
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('prismrec_indexes'))")
         connection.execute(_CREATE_RECORDS)
         connection.execute(
-            "INSERT INTO prismrec_indexes (name, fingerprint, dimension, categories) VALUES (%s, %s, %s, %s)",
-            [name, fingerprint, items.dimension, items.has_categories],
+            "INSERT INTO prismrec_indexes (name, fingerprint, dimension, categories) VALUES"
+            " (%(name)s, %(fingerprint)s, %(dimension)s, %(categories)s)",
+            {"name": name, **items.record(fingerprint)},
         )
         connection.execute(
             sql.SQL(_CREATE_TABLE).format(table=sql.Identifier(name), dimension=sql.Literal(items.dimension))
         )
-    return _record(connection, name)
 
 
 def _copy(connection: Connection, table: sql.Identifier, block: Block) -> None:
@@ -237,7 +249,7 @@ def _finish(connection: Connection, name: str) -> None:
     connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(name)))
 
 
-def _only(connection: Connection, statement: sql.Composable) -> Any:
+def _only(connection: Connection, statement: sql.SQL | sql.Composed) -> Any:
     found = connection.execute(statement).fetchone()
     return found and found[0]
 
