@@ -63,7 +63,7 @@ class MultiInterestModel(nn.Module):
         self, item: Tensor, time: Tensor, dwell: Tensor, recent: Tensor, context: Tensor, now: Tensor, user: Tensor
     ) -> ServedUser:
         """Encode users for serving, from raw ids: item [B, T, F]; the rest as in `HistoryBatch`."""
-        mask = item[..., 0] != 0
+        mask = (item != 0).any(-1)  # an item added to a bundle has no id of its own, only features
         encoded = self.users(self.items(item), UserContext(mask, recent, time, dwell, context, now, user))
         by_interest = encoded.weights.unflatten(1, (self.config.num_interests, -1)).sum(2)  # [B, V, T]
         shares = by_interest / by_interest.sum(-1, keepdim=True).clamp(min=1e-12)
