@@ -30,6 +30,7 @@ def test_files(bundle: Path) -> None:
         "config.toml",
         "model.safetensors",
         "user_encoder.onnx",
+        "item_encoder.onnx",
         "item_vectors.parquet",
         "user_vectors.parquet",
         "index.faiss",
@@ -46,6 +47,8 @@ def test_manifest(bundle: Path, run: Path, store: Store) -> None:
     assert manifest["schema"]["context_features"] == ["shop"]
     assert manifest["onnx"]["max_difference"] <= 1e-5
     assert manifest["onnx"]["users_compared"] == store.num_users
+    assert manifest["onnx"]["max_item_difference"] <= 1e-5
+    assert manifest["onnx"]["items_compared"] == 40
 
 
 def test_item_vectors_are_the_models_under_original_ids(bundle: Path, run: Path, store: Store) -> None:

@@ -1,7 +1,7 @@
 """From a trained run to a bundle that serves without PyTorch (see `reader` for what it holds).
 
-Takes a run directory; gives a bundle directory, written whole or not at all, whose ONNX encoder was
-compared with PyTorch and whose index was measured, both on the store's own users.
+Takes a run directory; gives a bundle directory, written whole or not at all, whose ONNX encoders were
+compared with PyTorch and whose index was measured, on the store's own users and items.
 """
 
 import shutil
@@ -14,16 +14,17 @@ import polars as pl
 from prismrec.artifact import replacing_directory, write_manifest
 from prismrec.config import HistoryConfig
 from prismrec.data.store import Store
-from prismrec.export.onnx import OPSET, check_user_encoder, export_user_encoder
-from prismrec.export.reader import CONFIG, INDEX, ITEM_VECTORS, KIND, STORE, USER_ENCODER, USER_VECTORS, WEIGHTS
-from prismrec.export.user_encoder import OnnxUserEncoder, stored_histories
-from prismrec.export.vectors import write_item_vectors, write_user_vectors
-from prismrec.index.faiss_index import FaissIndex
+from prismrec.export.item_encoder import OnnxItemEncoder
+from prismrec.export.onnx import OPSET, check_item_encoder, check_user_encoder, export_item_encoder, export_user_encoder
+from prismrec.export.reader import CONFIG, ITEM_ENCODER, KIND, STORE, USER_ENCODER, USER_VECTORS, WEIGHTS
+from prismrec.export.search import write_search
+from prismrec.export.user_encoder import OnnxUserEncoder, sample_histories, stored_histories
+from prismrec.export.vectors import write_user_vectors
 from prismrec.model import run as runs
 from prismrec.model.encode import encode_items
 from prismrec.toml import dump_toml
 
-_SAMPLE_USERS = 1000  # on whom the encoder is checked and the index measured
+_SAMPLE_ITEMS = 10_000  # on which the item encoder is checked
 _USERS_PER_BATCH = 256
 
 
@@ -52,14 +53,18 @@ def export(run: Path, out: Path, *, user_vectors: bool = False, popularity: floa
 
         export_user_encoder(trained.model, directory / USER_ENCODER)
         encoder = OnnxUserEncoder(directory / USER_ENCODER)
-        users = np.random.default_rng(config.train.seed).permutation(store.num_users)[:_SAMPLE_USERS]
-        histories = stored_histories(store, np.sort(users), store.manifest["max_time"], config.history)
+        histories = sample_histories(store, config)
         interests, difference = check_user_encoder(trained.model, encoder, histories, store.item_features)
 
         vectors = encode_items(trained.model, store)
-        write_item_vectors(directory / ITEM_VECTORS, store.item_ids, vectors)
-        index = FaissIndex.build(vectors, interests.reshape(-1, vectors.shape[1]), config.train.seed)
-        index.save(directory / INDEX)
+        export_item_encoder(trained.model, directory / ITEM_ENCODER)
+        items = np.random.default_rng(config.train.seed).permutation(store.num_items)[:_SAMPLE_ITEMS]
+        item_difference = check_item_encoder(
+            OnnxItemEncoder(directory / ITEM_ENCODER),
+            store.item_features[1 + items],
+            vectors[items, : config.model.embedding_dim],  # what follows it is popularity
+        )
+        index = write_search(directory, store.item_ids, vectors, interests, config.train.seed)
         if user_vectors:
             write_user_vectors(directory / USER_VECTORS, _user_vectors(store, encoder, config.history))
         write_manifest(
@@ -68,8 +73,14 @@ def export(run: Path, out: Path, *, user_vectors: bool = False, popularity: floa
             settings=config.model_dump(mode="json"),
             schema=store.schema.model_dump(mode="json"),
             counts={"users": store.num_users, "items": store.num_items, "events": store.num_events},
-            index=index.description,
-            onnx={"opset": OPSET, "max_difference": difference, "users_compared": len(users)},
+            index=index,
+            onnx={
+                "opset": OPSET,
+                "max_difference": difference,
+                "users_compared": len(histories.now),
+                "max_item_difference": item_difference,
+                "items_compared": len(items),
+            },
         )
     return out
 

@@ -1,6 +1,6 @@
-"""From the PyTorch model to an ONNX user encoder, and the proof that both agree.
+"""From the PyTorch model to ONNX encoders of users and items, and the proof that they agree.
 
-Takes a trained model and real histories; gives a graph file and the largest difference measured.
+Takes a trained model, real histories and items; gives graph files and the largest differences measured.
 """
 
 import contextlib
@@ -11,35 +11,47 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from prismrec.data.history import HistoryBatch
 from prismrec.errors import ArtifactError
+from prismrec.export.item_encoder import FEATURES, VECTORS, OnnxItemEncoder
 from prismrec.export.user_encoder import EncodedUsers, OnnxUserEncoder
 from prismrec.model.encode import encode_users
 from prismrec.model.multi_interest import MultiInterestModel
 
 OPSET = 20
 MAX_DIFFERENCE = 1e-5
-_EXAMPLE_USERS = 3  # any number but 0 and 1, which the tracer would take for constants
+_EXAMPLES = 3  # any number but 0 and 1, which the tracer would take for constants
 
 
 def export_user_encoder(model: MultiInterestModel, path: Path) -> None:
     """Write the model's `forward` as ONNX with a dynamic batch dimension; inputs and outputs keep their names."""
-    inputs = _example_inputs(model)
+    _export(model, _example_inputs(model), list(EncodedUsers._fields), path)
+
+
+def export_item_encoder(model: MultiInterestModel, path: Path) -> None:
+    """Write the model's `encode_items` as ONNX, `features` [I, F] -> `vectors` [I, D], with a dynamic I."""
+    example = torch.ones(_EXAMPLES, len(model.schema.item_features), dtype=torch.int64)
+    _export(_ItemEncoder(model), {FEATURES: example}, [VECTORS], path)
+
+
+def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], path: Path) -> None:
+    """Write a module as ONNX whose inputs share a dynamic first dimension."""
     batch = torch.export.Dim("batch")
     # attention is lowered to plain products and a softmax, as if the fused kernel had not been chosen
     with _quiet(), sdpa_kernel(SDPBackend.MATH):
         # strict tracing keeps `len(tensor)` symbolic; the default would freeze the batch size
         program = torch.export.export(
-            model, (), inputs, dynamic_shapes={name: {0: batch} for name in inputs}, strict=True
+            module, (), inputs, dynamic_shapes={name: {0: batch} for name in inputs}, strict=True
         )
         # the optimizer takes the softmax's epsilon of 1e-8 for zero and drops it: empty histories would give NaN
         exported = torch.onnx.export(
             program,
             dynamo=True,
             input_names=list(inputs),
-            output_names=list(EncodedUsers._fields),
+            output_names=outputs,
             opset_version=OPSET,
             optimize=False,
             verbose=False,
@@ -63,26 +75,58 @@ def check_user_encoder(
     """
     expected = encode_users(model, batch, item_features).vectors
     found = encoder.encode(batch, item_features).vectors
+    return found, _difference(found, expected, "user")
+
+
+def check_item_encoder(encoder: OnnxItemEncoder, features: np.ndarray, expected: np.ndarray) -> float:
+    """Compare ONNX with PyTorch on real items.
+
+    Args:
+        encoder: the exported one.
+        features: raw ids, int64 [I, F].
+        expected: PyTorch's vectors of these items [I, D].
+
+    Returns:
+        The largest absolute difference.
+
+    Raises:
+        ArtifactError: it exceeds `MAX_DIFFERENCE`.
+    """
+    return _difference(encoder.encode(features), expected, "item")
+
+
+class _ItemEncoder(nn.Module):
+    """A model whose `forward` is `encode_items`: only a `forward` can be exported; unused weights are left out."""
+
+    def __init__(self, model: MultiInterestModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.model.encode_items(features)
+
+
+def _difference(found: np.ndarray, expected: np.ndarray, name: str) -> float:
     difference = float(np.abs(found - expected).max(initial=0.0))
     if not difference <= MAX_DIFFERENCE:  # also refuses NaN
         raise ArtifactError(
-            f"ONNX user encoder: expected vectors within {MAX_DIFFERENCE:g} of PyTorch's on {len(batch.now)} users, "
+            f"ONNX {name} encoder: expected vectors within {MAX_DIFFERENCE:g} of PyTorch's on {len(found)} {name}s, "
             f"found a difference of {difference:g}; the installed torch and onnxruntime do not agree on this model"
         )
-    return found, difference
+    return difference
 
 
-def _example_inputs(model: MultiInterestModel) -> dict[str, torch.Tensor]:
+def _example_inputs(model: MultiInterestModel) -> dict[str, Tensor]:
     schema = model.schema
-    shape = (_EXAMPLE_USERS, model.max_length)
+    shape = (_EXAMPLES, model.max_length)
     return {
         "item": torch.ones(*shape, len(schema.item_features), dtype=torch.int64),
         "time": torch.ones(shape, dtype=torch.int64),
         "dwell": torch.ones(shape, dtype=torch.int64),
         "recent": torch.ones(shape, dtype=torch.bool),
         "context": torch.ones(*shape, len(schema.context_features), dtype=torch.int64),
-        "now": torch.ones(_EXAMPLE_USERS, dtype=torch.int64),
-        "user": torch.ones(_EXAMPLE_USERS, dtype=torch.int64),
+        "now": torch.ones(_EXAMPLES, dtype=torch.int64),
+        "user": torch.ones(_EXAMPLES, dtype=torch.int64),
     }
 
 

@@ -1,10 +1,11 @@
 """What a bundle holds, and how to open one without torch.
 
 bundle/
-manifest.json          settings, schema, counts, index, measured ONNX difference, checksums
+manifest.json          settings, schema, counts, index, measured ONNX differences, checksums; what `extend` added
 config.toml            the run's configuration
 model.safetensors      the PyTorch weights
 user_encoder.onnx      histories -> interests, without PyTorch
+item_encoder.onnx      features -> item vectors, without PyTorch; only `extend` reads it
 item_vectors.parquet   item_id, vector; row i is catalogue row i + 1
 user_vectors.parquet   user_id, vectors; on request
 index.faiss            the search index over the item vectors
@@ -26,7 +27,8 @@ from prismrec.index.faiss_index import FaissIndex
 from prismrec.toml import load_config
 
 KIND = "bundle"
-CONFIG, WEIGHTS, USER_ENCODER = "config.toml", "model.safetensors", "user_encoder.onnx"
+CONFIG, WEIGHTS = "config.toml", "model.safetensors"
+USER_ENCODER, ITEM_ENCODER = "user_encoder.onnx", "item_encoder.onnx"
 ITEM_VECTORS, USER_VECTORS, INDEX, STORE = "item_vectors.parquet", "user_vectors.parquet", "index.faiss", "store"
 
 

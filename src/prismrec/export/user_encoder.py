@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import onnxruntime
 
-from prismrec.config import HistoryConfig
+from prismrec.config import Config, HistoryConfig
 from prismrec.data.history import HistoryBatch, gather_histories
 from prismrec.data.store import Store
-from prismrec.errors import ArtifactError
+from prismrec.export.session import open_session
+
+_SAMPLE_USERS = 1000  # on whom the encoder is checked and the index measured
 
 
 class EncodedUsers(NamedTuple):
@@ -35,12 +36,7 @@ class OnnxUserEncoder:
         Raises:
             ArtifactError: the file is not an ONNX graph that this ONNX Runtime can run.
         """
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # its warnings about what it does not fold are of no use to anyone
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's exceptions share no base
-            raise ArtifactError(f"{path}: expected an ONNX user encoder ({error}); export the bundle again") from error
+        self._session = open_session(path, "user")
         self._inputs = {tensor.name for tensor in self._session.get_inputs()}
 
     def encode(self, batch: HistoryBatch, item_features: np.ndarray) -> EncodedUsers:
@@ -61,3 +57,9 @@ def stored_histories(store: Store, users: np.ndarray, now: int, config: HistoryC
         user=store.users["key"].to_numpy()[users],
         config=config,
     )
+
+
+def sample_histories(store: Store, config: Config) -> HistoryBatch:
+    """Whole histories of a sample of the store's users, at the newest event's time."""
+    users = np.random.default_rng(config.train.seed).permutation(store.num_users)[:_SAMPLE_USERS]
+    return stored_histories(store, np.sort(users), store.manifest["max_time"], config.history)
