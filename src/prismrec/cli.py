@@ -175,6 +175,27 @@ def export(
     typer.echo(export(run, out, user_vectors=user_vectors, popularity=popularity))
 
 
+@app.command(epilog=_example("extend bundle --items new.parquet --out extended"))
+def extend(
+    bundle: Bundle,
+    items: Annotated[
+        Path,
+        typer.Option(
+            help="Parquet or CSV of items that the catalogue lacks, with the columns of the catalogue: item_id, "
+            "features, title. A feature left out is none for all of them."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The bundle to write; an earlier one is replaced.")],
+) -> None:
+    """Add items to a bundle by their features alone.
+
+    Neither training nor PyTorch is needed.
+    """
+    from prismrec.export.extend import extend
+
+    typer.echo(extend(bundle, items, out))
+
+
 @app.command(epilog=_example("recommend bundle --users users.parquet --k 100 --out recs.parquet"))
 def recommend(
     bundle: Bundle,
