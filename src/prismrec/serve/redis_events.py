@@ -1,0 +1,155 @@
+"""Appended events in Redis, for several serving processes at once; as durable as the server is told to be.
+
+Takes events of users; gives them back in one round trip for a batch of users. A user is one sorted set,
+`prefix:user key`. Its members are events of little-endian int64: item, time, dwell, then for each context feature the
+key of its name and its own; so other features can be read from it later, and an event that comes again changes nothing.
+Scores are times, and in one second fall with every event that comes: the lowest is the one to leave out first.
+
+    score = time + 1 - (events of this second before it + 1) / 2^15
+
+This is exact in the 53 bits of a score, for times up to the year 9999. To import this needs the package `redis`.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from prismrec.data.schema import stable_keys
+from prismrec.errors import ConfigError
+from prismrec.serve.events import CONTEXT, MAX_EVENTS, Events, StoreUnavailableError, arranged, check_context
+
+try:
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+except ModuleNotFoundError as error:
+    raise ConfigError("events in Redis: expected the package redis; pip install 'prismrec[redis]'") from error
+
+_TIMEOUT = 1.0  # seconds, to connect and for each answer
+_EVENTS_PER_SECOND = 2**15
+
+_APPEND = f"""
+for i = 2, #ARGV, 2 do
+    local time, event = ARGV[i], ARGV[i + 1]
+    local before = redis.call('ZCOUNT', KEYS[1], time, '(' .. time + 1)
+    redis.call('ZADD', KEYS[1], 'NX', time + 1 - (before + 1) / {_EVENTS_PER_SECOND}, event)
+    redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -ARGV[1] - 1)
+end
+"""
+
+_log = logging.getLogger(__name__)
+_Answer = TypeVar("_Answer")
+
+
+class RedisEvents:
+    """The `EventStore` of several processes.
+
+    A call whose connection breaks is tried once more over a new one, so a client outlives a restart of the server.
+
+    Args:
+        url: redis://[user:password@]host[:port][/number], or rediss:// or unix://.
+        context_features: names of the columns of `Events.context`.
+        prefix: what the keys of users begin with.
+        max_events: newest events of each user kept on the server.
+
+    Raises:
+        ConfigError: the URL or `max_events` is not such.
+        StoreUnavailableError: the server does not answer.
+    """
+
+    def __init__(
+        self, url: str, context_features: Sequence[str], prefix: str = "prismrec", max_events: int = MAX_EVENTS
+    ) -> None:
+        if not 1 <= max_events < _EVENTS_PER_SECOND:
+            raise ConfigError(f"max_events={max_events}: expected 1 to {_EVENTS_PER_SECOND - 1} for events in Redis")
+        self._features = tuple(context_features)
+        self._feature_keys = stable_keys(self._features)
+        self._prefix = prefix
+        self._max_events = max_events
+        self._client = _connect(url)
+        place = self._client.connection_pool.connection_kwargs
+        self._server = place.get("path") or f"{place.get('host', 'localhost')}:{place.get('port', 6379)}"
+        self._append = self._client.register_script(_APPEND)
+        self._call(self._warn_if_not_durable)
+
+    def read(self, users: Sequence[int]) -> list[Events]:
+        pipeline = self._client.pipeline(transaction=False)
+        for user in users:
+            pipeline.zrevrange(f"{self._prefix}:{user}", 0, -1)
+        answers = self._call(pipeline.execute)
+        return [Events.of_rows(arranged(_unpack(members, self._feature_keys))) for members in answers]
+
+    def append(self, user: int, events: Events) -> None:
+        check_context(events, self._features)
+        if not len(events):
+            return
+        arguments: list[int | bytes] = [self._max_events]
+        for time, member in zip(events.time.tolist(), _pack(events, self._feature_keys), strict=True):
+            arguments += [time, member]
+        self._call(lambda: self._append(keys=[f"{self._prefix}:{user}"], args=arguments))
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _call(self, ask: Callable[[], _Answer]) -> _Answer:
+        try:
+            return ask()
+        except redis.RedisError as error:
+            raise StoreUnavailableError(
+                f"Redis at {self._server}: expected an answer to a request for events, found "
+                f"{type(error).__name__}: {error}; see that the server is up and lets this client in"
+            ) from error
+
+    def _warn_if_not_durable(self) -> None:
+        try:
+            found = {**self._client.config_get("appendonly"), **self._client.config_get("appendfsync")}
+        except redis.ResponseError:
+            return  # many hosted servers forbid CONFIG, and are set up by whoever hosts them
+        if (found.get("appendonly"), found.get("appendfsync")) != ("yes", "always"):
+            _log.warning(
+                "Redis at %s: appendonly is %s and appendfsync is %s, so events may be lost when it is killed; "
+                "expected yes and always",
+                self._server,
+                found.get("appendonly"),
+                found.get("appendfsync"),
+            )
+
+
+def _connect(url: str) -> redis.Redis:
+    try:
+        return redis.Redis.from_url(
+            url,
+            socket_timeout=_TIMEOUT,
+            socket_connect_timeout=_TIMEOUT,
+            retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+            protocol=2,
+        )
+    except ValueError:  # its text may hold a part of the password
+        raise ConfigError(
+            "events in Redis: expected the URL redis://[user:password@]host[:port][/number], rediss://... or "
+            "unix://..., found something else; what is special in a password is escaped (%40 for @, %2F for /)"
+        ) from None
+
+
+def _pack(events: Events, features: np.ndarray) -> list[bytes]:
+    """Members of a sorted set, one per event."""
+    rows = events.rows
+    packed = np.empty((len(rows), CONTEXT + 2 * len(features)), "<i8")
+    packed[:, :CONTEXT] = rows[:, :CONTEXT]
+    packed[:, CONTEXT::2] = features
+    packed[:, CONTEXT + 1 :: 2] = rows[:, CONTEXT:]
+    return [event.tobytes() for event in packed]
+
+
+def _unpack(members: Sequence[bytes], features: np.ndarray) -> np.ndarray:
+    """`Events.rows` of members; 0 for a feature that a member does not have."""
+    rows = np.zeros((len(members), CONTEXT + len(features)), np.int64)
+    for length in {len(member) for member in members}:
+        place = [i for i, member in enumerate(members) if len(member) == length]
+        packed = np.frombuffer(b"".join(members[i] for i in place), "<i8").reshape(len(place), -1)
+        names, keys = packed[:, CONTEXT::2, None], packed[:, CONTEXT + 1 :: 2, None]
+        rows[place, :CONTEXT] = packed[:, :CONTEXT]
+        rows[place, CONTEXT:] = np.where(names == features, keys, 0).sum(axis=1)
+    return rows
