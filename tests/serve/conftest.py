@@ -28,12 +28,19 @@ class RedisServer:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(["redis-server", *place, *self._options], stdout=log)
         while self.process.poll() is None:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            if self._answers():
                 return
-            except OSError:
-                time.sleep(0.01)
+            time.sleep(0.01)
         raise AssertionError(self._log.read_text())
+
+    def _answers(self) -> bool:
+        """Whether the server is up and has read its file."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(100) == b"+PONG\r\n"
+        except OSError:
+            return False
 
     def kill(self) -> None:
         self.process.kill()
