@@ -35,6 +35,11 @@ MISTAKES = {
     "evaluate {run} --pairs {tmp}/none.csv": "none.csv: expected a Parquet or CSV file",
     "export {store} --out {tmp}/new": "expected a run of format 1, found store of 1",
     "export {run} --out {store}": "expected a new path or an earlier bundle, found something else",
+    "extend {run} --items {items} --out {tmp}/new": "expected a bundle of format 1, found run of 1",
+    "extend {bundle} --items {tmp}/none.csv --out {tmp}/new": "none.csv: expected a Parquet or CSV file",
+    "extend {bundle} --items {items} --out {tmp}/new": "column 'item_id', row 1: expected an item that is not in "
+    "the catalogue yet, found 'item 1'",
+    "extend {bundle} --items {events} --out {tmp}/new": "found besides customer, timestamp, shop; leave these out",
     "recommend {run} --out {tmp}/new": "expected a bundle of format 1, found run of 1",
     "recommend {bundle} --out {tmp}/new --k 0": "k=0: expected at least 1",
     "recommend {bundle} --out {tmp}/new --users {tmp}/none.csv": "none.csv: expected a Parquet or CSV file",
@@ -59,7 +64,8 @@ def fill(made, tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("mistakes")
     (folder / "strangers.csv").write_text("user_id\nstranger\n")
     names = {name: made.folder / name for name in ("store", "run", "bundle")}
-    names |= {"events": made.shop.events, "tmp": folder, "folder": made.folder, "strangers": folder / "strangers.csv"}
+    names |= {"events": made.shop.events, "items": made.shop.items, "tmp": folder, "folder": made.folder}
+    names["strangers"] = folder / "strangers.csv"
     return lambda text: [part.format_map(names) for part in text.split()]
 
 
