@@ -9,11 +9,13 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """Settings that are read once, checked whole and never changed."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class PrepareConfig(_Section):
+class PrepareConfig(Section):
     """How `prismrec prepare` reads tables of events and items."""
 
     columns: dict[str, str] = {}
@@ -59,7 +61,7 @@ class PrepareConfig(_Section):
         return self
 
 
-class HistoryConfig(_Section):
+class HistoryConfig(Section):
     """Which past events a user encoder sees."""
 
     max_length: int = Field(200, ge=1)
@@ -68,9 +70,12 @@ class HistoryConfig(_Section):
     """Newest events that count as recent; their categories form the user's context query."""
     before_target_time: bool = False
     """Only events strictly older than the target (baskets); otherwise all events sorted before it."""
+    shuffle: bool = False
+    """Train on each user's events in another order in every epoch: for sets rather than sequences, such as the products
+    of a household, where what came later says as much of an item as what came before."""
 
 
-class HashingConfig(_Section):
+class HashingConfig(Section):
     """Embedding tables: each id is hashed by several prime moduli into tables that are concatenated."""
 
     num_hashes: int = Field(4, ge=1)
@@ -83,7 +88,7 @@ class HashingConfig(_Section):
     """Explicit moduli per feature name; features not named here are sized from the store."""
 
 
-class EncoderConfig(_Section):
+class EncoderConfig(Section):
     """The sequence model under the interest heads."""
 
     kind: Literal["none", "transformer", "hstu"] = "transformer"
@@ -98,7 +103,7 @@ class EncoderConfig(_Section):
     """Share of the inputs and of each block's outputs that training leaves out."""
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The multi-interest model (Multi-CLRec, arXiv 2005.12964)."""
 
     embedding_dim: int = Field(64, ge=4)
@@ -155,7 +160,7 @@ class ModelConfig(_Section):
         return self
 
 
-class LossConfig(_Section):
+class LossConfig(Section):
     """The contrastive loss and its queue of negatives."""
 
     reading: Literal["expectation", "log_sum_exp", "maximum"] = "log_sum_exp"
@@ -210,7 +215,7 @@ class LossConfig(_Section):
         return self
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """How the model is fitted."""
 
     batch_size: int = Field(1024, ge=1)
@@ -253,7 +258,7 @@ class TrainConfig(_Section):
     """Of weights, of the order of examples, and of what is drawn in training."""
 
 
-class Config(_Section):
+class Config(Section):
     """All settings of `prismrec train`."""
 
     history: HistoryConfig = HistoryConfig()

@@ -6,14 +6,18 @@ The order of an epoch is a permutation drawn from (seed, epoch) alone, so traini
 import functools
 import itertools
 from collections.abc import Iterator
+from typing import Self
 
 import numpy as np
 
 from prismrec.config import HistoryConfig
 from prismrec.data.history import HistoryBatch, gather_histories
 from prismrec.data.ranges import flat_ranges
+from prismrec.data.shuffle import shuffle_events
 from prismrec.data.store import Store
 from prismrec.data.targets import TrainBatch, find_targets, users_of
+
+_SHUFFLE = 1  # what is drawn to deal events is not what is drawn to order batches
 
 
 class TargetLoader:
@@ -29,6 +33,7 @@ class TargetLoader:
         self._config = config
         self._batch_size = batch_size
         self._seed = seed
+        self._new_only = new_only
         self._user_keys = store.users["key"].to_numpy()
         self._targets = find_targets(store, config.before_target_time, new_only)
 
@@ -39,6 +44,12 @@ class TargetLoader:
     @property
     def steps_per_epoch(self) -> int:
         return -(-self.num_examples // self._batch_size)
+
+    def _shuffled(self, epoch: int) -> Self:
+        """The loader of an epoch for which events are dealt anew."""
+        store = shuffle_events(self._store, np.random.default_rng((self._seed, epoch, _SHUFFLE)))
+        ordered = self._config.model_copy(update={"shuffle": False})
+        return type(self)(store, ordered, self._batch_size, self._seed, new_only=self._new_only)
 
     def _batch(self, history: HistoryBatch, moment: np.ndarray, events: np.ndarray) -> TrainBatch:
         """A batch whose targets are these events of the store [B], of these moments [B]."""
@@ -60,6 +71,9 @@ class ExampleLoader(TargetLoader):
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[TrainBatch]:
         """The batches of an epoch, in its order, from `first_step` on; `batch_size` targets each on average."""
+        if self._config.shuffle:
+            yield from self._shuffled(epoch).batches(epoch, first_step)
+            return
         sizes = np.diff(self._moments)
         order = np.random.default_rng((self._seed, epoch)).permutation(len(sizes))
         for batch in fill_batches(sizes[order], self._batch_size)[first_step:]:

@@ -43,6 +43,9 @@ class WindowLoader(TargetLoader):
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[TrainBatch]:
         """The batches of an epoch, in its order, from `first_step` on; `batch_size` targets each on average."""
+        if self._config.shuffle:
+            yield from self._shuffled(epoch).batches(epoch, first_step)
+            return
         if not self.num_examples:
             return
         rng = np.random.default_rng((self._seed, epoch))

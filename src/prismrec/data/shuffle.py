@@ -1,0 +1,27 @@
+"""Training events in another order: for data whose users gather sets rather than follow sequences.
+
+Takes a store; gives a view of it in which the items of each user's training events are dealt anew over their moments.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from prismrec.data.ranges import flat_ranges
+from prismrec.data.store import Store
+
+
+def shuffle_events(store: Store, rng: np.random.Generator) -> Store:
+    """Deal what each user did in training anew over the moments at which the user did something.
+
+    Times stay as they are, and so do the events of validation and test. Items keep their weight, dwell and context.
+    """
+    starts, ends = store.split_bounds("train")
+    place = flat_ranges(starts, ends)
+    user = np.repeat(np.arange(store.num_users), ends - starts)
+    dealt = np.arange(store.num_events)
+    dealt[place] = place[np.lexsort((rng.random(len(place)), user))]
+    columns = {name: getattr(store, name) for name in ("item", "dwell", "weight", "context")}
+    return dataclasses.replace(
+        store, **{name: column[dealt] for name, column in columns.items() if column is not None}
+    )
