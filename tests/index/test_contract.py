@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from itertools import count
 
-import faiss
 import numpy as np
 import pytest
 
@@ -23,42 +22,21 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 Build = Callable[[np.ndarray, np.ndarray | None], Index]
 
 
-def _faiss(
-    kind: str, index: faiss.Index, vectors: np.ndarray, categories: np.ndarray | None, **parameters: int
-) -> Index:
-    index.train(vectors)
-    index.add(vectors)
-    description = {
-        "kind": kind,
-        "parameters": parameters,
-        "num_vectors": len(vectors),
-        "dimension": vectors.shape[1],
-    }
-    return FaissIndex(index, description, categories)
-
-
 def _flat(vectors: np.ndarray, categories: np.ndarray | None = None) -> Index:
-    return _faiss("flat", faiss.IndexFlatIP(DIMENSION), vectors, categories)
+    built = FaissIndex.build(vectors, vectors)
+    return FaissIndex(built._index, built.description, categories)
 
 
-def _ivf(vectors: np.ndarray, categories: np.ndarray | None = None) -> Index:
-    cells = max(1, len(vectors) // 40)
-    quantizer = faiss.IndexFlatIP(DIMENSION)
-    index = faiss.IndexIVFFlat(quantizer, DIMENSION, cells, faiss.METRIC_INNER_PRODUCT)
-    index.cp.min_points_per_centroid = 1
-    return _faiss("ivf", index, vectors, categories, nprobe=max(1, cells // 4))
-
-
-def _hnsw(vectors: np.ndarray, categories: np.ndarray | None = None) -> Index:
-    index = faiss.IndexHNSWFlat(DIMENSION, 8, faiss.METRIC_INNER_PRODUCT)
-    return _faiss("hnsw", index, vectors, categories, ef_search=16)
+def _ivf_pq(vectors: np.ndarray, categories: np.ndarray | None = None) -> Index:
+    """Not all of its four cells are searched; a few vectors are too few for cells."""
+    built = FaissIndex.build(vectors, vectors, exact_below=100, min_recall=0.9)
+    return FaissIndex(built._index, built.description, categories)
 
 
 ENGINES: dict[str, Build | str] = {
     "exact": ExactIndex,
     "faiss_flat": _flat,
-    "faiss_ivf": _ivf,
-    "faiss_hnsw": _hnsw,
+    "faiss_ivf_pq": _ivf_pq,
     "pgvector": "postgres_url",
     "milvus": "milvus_url",
 }

@@ -5,7 +5,6 @@ one file, and a description of it (kind, parameters, measured recall) for the bu
 """
 
 import math
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,15 +22,21 @@ EXACT_BELOW = 50_000
 MIN_RECALL = 0.98
 RECALL_AT = 100
 _MAX_MEASURED = 2000
-_HNSW_NEIGHBOURS = 32
-_HNSW_CONSTRUCTION = 128
-_HNSW_SEARCHES = (64, 128, 256, 512, 1024, 2048)
-_POINTS_PER_CELL = 256
+_POINTS_PER_CELL = 512
+_TRAINED_ON_PER_CELL = 64
+_BITS = 4
+_RERANKED = 4
+"""This many times the items wanted are found by their codes and ordered by their vectors."""
 _TIE = 1e-6  # Faiss and NumPy add in another order: scores this close count as equal
 
 
 class FaissIndex:
-    """A flat, IVF or HNSW index of Faiss with the search parameters chosen when it was built."""
+    """All vectors one by one ("flat"), or cells of 4-bit codes with exact re-ranking ("ivf_pq").
+
+    A search of cells compares a query with the codes of the cells nearest to it, four bits for each coordinate's
+    distance from the cell's centre, dozens of codes per instruction (Andre et al., VLDB 2015), and orders the best
+    of them by their vectors.
+    """
 
     def __init__(self, index: Any, description: dict[str, Any], categories: np.ndarray | None = None) -> None:
         """Use `index` as `description` says; see `build` and `load`."""
@@ -43,8 +48,8 @@ class FaissIndex:
         self._index = index
         self._categories = categories
         self.description = description
-        if description["kind"] == "ivf":
-            index.make_direct_map()  # from a row to its cell, for `vectors`
+        if description["kind"] not in ("flat", "ivf_pq"):
+            raise SearchIndexError(f"index: expected a kind that is known, found {description['kind']!r}; export again")
 
     @classmethod
     def build(
@@ -56,19 +61,18 @@ class FaissIndex:
         exact_below: int = EXACT_BELOW,
         min_recall: float = MIN_RECALL,
     ) -> "FaissIndex":
-        """Index `vectors`; from `exact_below` of them, take the fastest engine that reaches the recall.
+        """Index `vectors`; from `exact_below` of them in cells.
 
-        Recall@100 is measured against exact search with a sample of `queries`. Each engine's search
-        is widened until its recall, less two standard errors, reaches `min_recall`; of those that do,
-        the one of lowest latency is kept.
+        Recall@100 is measured against exact search with a sample of `queries`: a search visits more cells
+        until its recall, less two standard errors, reaches `min_recall`.
 
         Args:
             vectors: float32 [I, D], L2-normalised.
             queries: float32 [N, D], the model's own user vectors.
-            seed: of the sample of queries and of the engines.
+            seed: of the sample of queries and of the cells.
 
         Raises:
-            SearchIndexError: there are no vectors or no queries, or no engine reaches the recall.
+            SearchIndexError: there are no vectors or no queries, or all cells together do not reach the recall.
         """
         exact = ExactIndex(vectors)
         check_queries(queries, vectors.shape[1], RECALL_AT)
@@ -80,7 +84,7 @@ class FaissIndex:
         if len(queries) == 0:
             raise SearchIndexError("expected user vectors to measure the recall of an approximate index, found none")
         sample = np.random.default_rng(seed).permutation(len(queries))[:_MAX_MEASURED]
-        return _fastest(vectors, np.ascontiguousarray(queries[sample], np.float32), exact, seed, min_recall)
+        return _narrowest(vectors, np.ascontiguousarray(queries[sample], np.float32), exact, seed, min_recall)
 
     @classmethod
     def load(cls, path: Path, description: dict[str, Any], categories: np.ndarray | None = None) -> "FaissIndex":
@@ -126,11 +130,8 @@ class FaissIndex:
         if num_found == 0:
             return np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), NO_ROW, np.int64)
         selector = None if allowed is None or num_allowed == self.num_vectors else _selector(allowed)
-        if selector is not None and self._is_few(num_allowed):
-            scores, rows = self._search_exactly(queries, num_found, selector)
-        else:
-            parameters = self._parameters(num_found, selector, self.num_vectors / num_allowed)
-            scores, rows = self._index.search(queries, num_found, params=parameters)
+        parameters = self._parameters(selector, self.num_vectors / num_allowed)
+        scores, rows = self._index.search(queries, num_found, params=parameters)
         short = rows[:, -1] < 0
         if short.any():  # an approximate search can visit fewer than k items; exhaust the catalogue instead
             scores[short], rows[short] = self._search_exactly(queries[short], num_found, selector)
@@ -141,29 +142,18 @@ class FaissIndex:
         check_rows(rows, self.num_vectors)
         return np.asarray(self._index.reconstruct_batch(np.ascontiguousarray(rows - 1)))
 
-    def _is_few(self, num_allowed: int) -> bool:
-        """Whether an exact search of the items allowed costs less than a graph's that is widened to meet them."""
-        if self.description["kind"] != "hnsw":
-            return False  # cells widen to an exact search by themselves
-        width = self.description["parameters"]["ef_search"] * self.num_vectors / num_allowed
-        return num_allowed < width * _HNSW_NEIGHBOURS
-
-    def _parameters(self, k: int, selector: Any, widening: float) -> Any:
+    def _parameters(self, selector: Any, widening: float) -> Any:
         """The search that was measured, `widening` times as wide, so that it meets as many items that are allowed."""
-        parameters = self.description["parameters"]
-        if self.description["kind"] == "ivf":
-            probes = min(self._index.nlist, math.ceil(parameters["nprobe"] * widening))
-            return faiss.SearchParametersIVF(sel=selector, nprobe=probes)
-        if self.description["kind"] == "hnsw":
-            width = math.ceil(max(parameters["ef_search"], k) * widening)
-            return faiss.SearchParametersHNSW(sel=selector, efSearch=width)
-        return faiss.SearchParameters(sel=selector)
+        if self.is_exact:
+            return faiss.SearchParameters(sel=selector)
+        chosen = self.description["parameters"]
+        probes = min(chosen["cells"], math.ceil(chosen["nprobe"] * widening))
+        return faiss.IndexRefineSearchParameters(
+            k_factor=chosen["reranked"], base_index_params=faiss.SearchParametersIVF(sel=selector, nprobe=probes)
+        )
 
     def _search_exactly(self, queries: np.ndarray, k: int, selector: Any) -> Any:
-        if self.description["kind"] == "ivf":
-            every_cell = faiss.SearchParametersIVF(sel=selector, nprobe=self._index.nlist)
-            return self._index.search(queries, k, params=every_cell)
-        flat = faiss.downcast_index(self._index.storage)
+        flat = faiss.downcast_index(self._index.refine_index)
         return flat.search(queries, k, params=faiss.SearchParameters(sel=selector))
 
 
@@ -182,60 +172,48 @@ def _describe(kind: str, index: Any, parameters: dict[str, int], recall: float, 
     }
 
 
-def _fastest(vectors: np.ndarray, queries: np.ndarray, exact: ExactIndex, seed: int, min_recall: float) -> FaissIndex:
+def _narrowest(vectors: np.ndarray, queries: np.ndarray, exact: ExactIndex, seed: int, min_recall: float) -> FaissIndex:
     depth = min(RECALL_AT, len(vectors))
     kth_scores = exact.search(queries, depth)[0][:, -1:]
-    accepted: list[tuple[float, FaissIndex]] = []
-    reached: dict[str, float] = {}
-    for candidates in (_ivf_candidates(vectors, seed), _hnsw_candidates(vectors, seed)):
-        for kind, index, parameters in candidates:
-            seconds, recalls = _measure(
-                FaissIndex(index, _describe(kind, index, parameters, 0.0, 0)), queries, kth_scores, depth
-            )
-            reached[kind] = recalls.mean() - 2 * recalls.std() / len(recalls) ** 0.5
-            if reached[kind] >= min_recall:
-                description = _describe(kind, index, parameters, float(recalls.mean()), len(queries))
-                accepted.append((seconds, FaissIndex(index, description)))
-                break
-    if not accepted:
-        best = ", ".join(f"{kind} {recall:.4f}" for kind, recall in reached.items())
-        raise SearchIndexError(
-            f"index: expected recall@{RECALL_AT} of at least {min_recall} with two standard errors to spare on "
-            f"{len(queries)} user vectors, reached {best}; train the model longer, so that users and items align"
-        )
-    return min(accepted, key=lambda pair: pair[0])[1]
+    cells = _in_cells(vectors, seed)
+    reached = 0.0
+    for parameters in _searches(max(4, len(vectors) // _POINTS_PER_CELL)):
+        recalls = _recalls(FaissIndex(cells, _describe("ivf_pq", cells, parameters, 0.0, 0)), queries, kth_scores)
+        reached = recalls.mean() - 2 * recalls.std() / len(recalls) ** 0.5
+        if reached >= min_recall:
+            return FaissIndex(cells, _describe("ivf_pq", cells, parameters, float(recalls.mean()), len(queries)))
+    raise SearchIndexError(
+        f"index: expected recall@{RECALL_AT} of at least {min_recall} with two standard errors to spare on "
+        f"{len(queries)} user vectors, reached {reached:.4f}; train the model longer, so that users and items align"
+    )
 
 
-def _ivf_candidates(vectors: np.ndarray, seed: int) -> Iterator[tuple[str, Any, dict[str, int]]]:
-    """One inverted file whose searches visit twice as many cells each time, at most half of them."""
-    num_cells = max(4, len(vectors) // _POINTS_PER_CELL)
-    quantizer = faiss.IndexFlatIP(vectors.shape[1])
-    index = faiss.IndexIVFFlat(quantizer, vectors.shape[1], num_cells, faiss.METRIC_INNER_PRODUCT)
-    index.cp.seed = seed
-    index.cp.spherical = True
-    index.train(vectors)
+def _in_cells(vectors: np.ndarray, seed: int) -> Any:
+    num_items, dimension = vectors.shape
+    quantizer = faiss.IndexFlatIP(dimension)
+    num_cells = max(4, num_items // _POINTS_PER_CELL)
+    cells = faiss.IndexIVFPQFastScan(quantizer, dimension, num_cells, dimension, _BITS, faiss.METRIC_INNER_PRODUCT)
+    cells.by_residual = True
+    cells.cp.seed = cells.pq.cp.seed = seed
+    cells.cp.spherical = True
+    cells.cp.max_points_per_centroid = _TRAINED_ON_PER_CELL
+    cells.train(vectors)
+    index = faiss.IndexRefineFlat(cells)
     index.add(vectors)
+    return index
+
+
+def _searches(num_cells: int) -> Iterator[dict[str, int]]:
+    """Searches that visit more and more cells, half as many again each time, at last all."""
     probes = 1
-    while probes <= num_cells // 2:
-        yield "ivf", index, {"cells": num_cells, "nprobe": probes}
-        probes *= 2
+    while True:
+        yield {"cells": num_cells, "nprobe": min(probes, num_cells), "bits": _BITS, "reranked": _RERANKED}
+        if probes >= num_cells:
+            return
+        probes += math.ceil(probes / 2)
 
 
-def _hnsw_candidates(vectors: np.ndarray, seed: int) -> Iterator[tuple[str, Any, dict[str, int]]]:
-    """One neighbour graph whose searches keep twice as many candidates each time."""
-    index = faiss.IndexHNSWFlat(vectors.shape[1], _HNSW_NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
-    index.hnsw.efConstruction = _HNSW_CONSTRUCTION
-    index.hnsw.rng = faiss.RandomGenerator(seed)
-    index.add(vectors)
-    for width in _HNSW_SEARCHES:
-        yield "hnsw", index, {"neighbours": _HNSW_NEIGHBOURS, "ef_search": width}
-
-
-def _measure(index: FaissIndex, queries: np.ndarray, kth_scores: np.ndarray, depth: int) -> tuple[float, np.ndarray]:
-    """Seconds of the faster of two searches, and per query the share of results as good as the true last one."""
-    durations = []
-    for _ in range(2):
-        start = time.perf_counter()
-        scores, rows = index.search(queries, depth)
-        durations.append(time.perf_counter() - start)
-    return min(durations), ((rows != NO_ROW) & (scores >= kth_scores - _TIE)).mean(axis=1)
+def _recalls(index: FaissIndex, queries: np.ndarray, kth_scores: np.ndarray) -> np.ndarray:
+    """Per query, the share of results as good as the true last one."""
+    scores, rows = index.search(queries, min(RECALL_AT, index.num_vectors))
+    return ((rows != NO_ROW) & (scores >= kth_scores - _TIE)).mean(axis=1)

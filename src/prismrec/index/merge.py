@@ -1,15 +1,17 @@
 """One recommendation list per user from the result lists of its V vectors.
 
 Takes an index, the users' vectors and the items each user must not get; gives the k best items per
-user. The budget k is the same whatever V: an item's score is the maximum over the user's vectors.
+user. The budget k is the same whatever V: a policy makes one list of V, by default the maximum.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from prismrec.index.base import NO_ROW, Index
+from prismrec.index.base import NO_ROW, Filter, Index
+from prismrec.index.policies import Policy, Ranking, maximum
 
 NO_INTEREST = -1
 
@@ -27,11 +29,9 @@ class Retrieved:
 
 
 def retrieve(index: Index, interests: np.ndarray, k: int, exclude: Sequence[np.ndarray] | None = None) -> Retrieved:
-    """Find the k best items for users of several vectors.
+    """Find the k best items for users of several vectors; an item's score is its largest over the vectors.
 
-    More than k items are fetched per vector, and twice as many again where exclusions left a vector
-    with fewer than k, so that k items come back whenever they exist. With an exact index the result
-    equals sorting the whole catalogue.
+    With an exact index the result equals sorting the whole catalogue.
 
     Args:
         index: the catalogue.
@@ -39,41 +39,91 @@ def retrieve(index: Index, interests: np.ndarray, k: int, exclude: Sequence[np.n
         k: results per user.
         exclude: per user, catalogue rows that must not come back; may repeat.
     """
-    num_users = len(interests)
+    scores, rows = search_lists(index, interests, k, exclude)
+    shape = len(interests), k
+    result = Retrieved(
+        item=np.full(shape, NO_ROW, np.int64),
+        score=np.full(shape, -np.inf, np.float32),
+        interest=np.full(shape, NO_INTEREST, np.int64),
+    )
+    for user in range(len(interests)):
+        merged = merge_lists(scores[user], rows[user], k)
+        found = slice(0, len(merged.item))
+        result.item[user, found], result.score[user, found], result.interest[user, found] = merged
+    return result
+
+
+def search_lists(
+    index: Index,
+    interests: np.ndarray,
+    k: int,
+    exclude: Sequence[np.ndarray] | None = None,
+    where: Filter | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best allowed items of each vector of each user.
+
+    More than k items are fetched per vector, and twice as many again where exclusions left a vector
+    with fewer than k, so that k items come back whenever they exist.
+
+    Args:
+        index: the catalogue.
+        interests: float32 [B, V, D]; a zero vector is none and has no items.
+        k: results per vector.
+        exclude: per user, catalogue rows that must not come back; may repeat.
+        where: what else may not come back, the same for all users.
+
+    Returns:
+        Scores float32 [B, V, k] and rows int64 [B, V, k], best first; -inf and row 0 where no item is left.
+    """
+    num_users, num_interests, _ = interests.shape
     excluded = [np.unique(rows) for rows in exclude] if exclude is not None else [np.empty(0, np.int64)] * num_users
     if len(excluded) != num_users:
         raise ValueError(f"exclude: expected one array for each of {num_users} users, found {len(excluded)}")
     # Fetching this many leaves every vector k allowed items, or all that there are.
     enough = np.minimum(index.num_vectors, k + np.array([len(rows) for rows in excluded], dtype=np.int64))
-    result = Retrieved(
-        item=np.full((num_users, k), NO_ROW, np.int64),
-        score=np.full((num_users, k), -np.inf, np.float32),
-        interest=np.full((num_users, k), NO_INTEREST, np.int64),
-    )
-    pending, fetch = np.arange(num_users), 2 * k
+    scores = np.full((num_users, num_interests, k), -np.inf, np.float32)
+    rows = np.full((num_users, num_interests, k), NO_ROW, np.int64)
+    pending, fetch = np.arange(num_users), 2 * k if any(map(len, excluded)) else k
     while len(pending):
         fetch = min(fetch, int(enough[pending].max()))
-        scores, rows, complete = _fetch(index, interests[pending], fetch, k, [excluded[user] for user in pending])
-        complete |= enough[pending] <= fetch
-        _fill(result, pending[complete], scores[complete], rows[complete])
+        found = _fetch(index, interests[pending], fetch, k, [excluded[user] for user in pending], where)
+        complete = found.complete | (enough[pending] <= fetch)
+        scores[pending[complete]], rows[pending[complete]] = found.scores[complete], found.rows[complete]
         pending, fetch = pending[~complete], 2 * fetch
-    return result
+    return scores, rows
+
+
+def merge_lists(scores: np.ndarray, rows: np.ndarray, k: int, policy: Policy = maximum) -> Ranking:
+    """The k best items of one user's lists [V, m]."""
+    return Ranking(*(part[:k] for part in policy(scores, rows)))
+
+
+class _Found(NamedTuple):
+    scores: np.ndarray
+    rows: np.ndarray
+    complete: np.ndarray
+    """[B], whether every vector has k items, or all that there are."""
 
 
 def _fetch(
-    index: Index, interests: np.ndarray, fetch: int, k: int, excluded: list[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores and rows [B, V, fetch], excluded ones as row 0, and whether every vector kept at least k, [B]."""
+    index: Index, interests: np.ndarray, fetch: int, k: int, excluded: list[np.ndarray], where: Filter | None
+) -> _Found:
+    """Search for `fetch` items of each vector and keep the first k that are not excluded."""
     num_users, num_interests, dimension = interests.shape
-    scores, rows = index.search(interests.reshape(-1, dimension), fetch)
-    rows = rows.reshape(num_users, num_interests, fetch)
+    found = index.search(interests.reshape(-1, dimension), fetch, where)
+    scores, rows = (part.reshape(num_users, num_interests, fetch) for part in found)
     absent = np.all(interests == 0, axis=2)
+    exhausted = absent | (rows[..., -1] == NO_ROW)
     rows[absent] = NO_ROW
-    forbidden = np.concatenate([_keys(index, user, items) for user, items in enumerate(excluded)])
-    users = np.arange(num_users)[:, None, None]
-    rows = np.where(np.isin(_keys(index, users, rows), forbidden), NO_ROW, rows)
-    complete = (((rows != NO_ROW).sum(axis=2) >= k) | absent).all(axis=1)
-    return scores.reshape(rows.shape), rows, complete
+    if any(map(len, excluded)):
+        users = np.arange(num_users)[:, None, None]
+        forbidden = np.concatenate([_keys(index, user, items) for user, items in enumerate(excluded)])
+        rows[np.isin(_keys(index, users, rows), forbidden)] = NO_ROW
+    complete = (((rows != NO_ROW).sum(axis=2) >= k) | exhausted).all(axis=1)
+    first = np.argsort(rows == NO_ROW, axis=2, kind="stable")[..., :k]
+    rows = _padded(np.take_along_axis(rows, first, 2), k, NO_ROW)
+    scores = np.where(rows == NO_ROW, -np.inf, _padded(np.take_along_axis(scores, first, 2), k, -np.inf))
+    return _Found(scores, rows, complete)
 
 
 def _keys(index: Index, user: int | np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -81,16 +131,5 @@ def _keys(index: Index, user: int | np.ndarray, rows: np.ndarray) -> np.ndarray:
     return user * (index.num_vectors + 1) + np.asarray(rows, np.int64)
 
 
-def _fill(result: Retrieved, users: np.ndarray, scores: np.ndarray, rows: np.ndarray) -> None:
-    """Merge the lists [B, V, fetch] of `users` and write the k best of each into `result`."""
-    user, interest, place = np.nonzero(rows != NO_ROW)
-    score, row = scores[user, interest, place], rows[user, interest, place]
-    order = np.lexsort((interest, row, -score, user))
-    user, interest, score, row = user[order], interest[order], score[order], row[order]
-    # the first entry of an item in this order is its best one
-    first = np.sort(np.unique(user * (row.max(initial=0) + 1) + row, return_index=True)[1])
-    user, interest, score, row = user[first], interest[first], score[first], row[first]
-    rank = np.arange(len(user)) - np.searchsorted(user, user)
-    top = rank < result.item.shape[1]
-    target = users[user[top]], rank[top]
-    result.item[target], result.score[target], result.interest[target] = row[top], score[top], interest[top]
+def _padded(array: np.ndarray, k: int, value: float) -> np.ndarray:
+    return np.pad(array, ((0, 0), (0, 0), (0, k - array.shape[2])), constant_values=value)
