@@ -22,9 +22,10 @@ format: .venv/dev.stamp  ## Apply the formatting and the lint fixes that check a
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
 
-bench: .venv/dev.stamp  ## Measure preparation and training; results on standard output
+bench: .venv/dev.stamp  ## Measure preparation, training and serving; results on standard output
 	.venv/bin/python benchmarks/prepare.py
 	.venv/bin/python benchmarks/train.py
+	.venv/bin/python benchmarks/serving.py --work /tmp/prismrec-serving
 
 clean:  ## Remove the environment and what the demo made
 	rm -rf .venv demo

@@ -6,16 +6,16 @@ needs them, so that `--help` answers at once.
 """
 
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeVar, cast
+from typing import Annotated, cast
 
 import typer
 
-from prismrec.errors import ConfigError, PrismRecError
+from prismrec.errors import PrismRecError
+from prismrec.options import parse_columns, parse_numbers
 
 _INTERRUPTED = 130
-_N = TypeVar("_N", int, float)
 
 app = typer.Typer(
     help="Candidate generation with several vectors per user, learned without amplifying popularity.",
@@ -80,7 +80,7 @@ def prepare(
     from prismrec.data.prepare import prepare
     from prismrec.toml import load_prepare_config
 
-    prepare(events, items, out, load_prepare_config(_columns(columns), settings or []))
+    prepare(events, items, out, load_prepare_config(parse_columns(columns), settings or []))
     typer.echo(out)
 
 
@@ -147,9 +147,9 @@ def evaluate(
     report = evaluate(
         run,
         cast(Split, split),
-        None if k is None else _numbers("--k", k, int, "10,50,100"),
+        None if k is None else parse_numbers("--k", k, int, "10,50,100"),
         against or (),
-        popularity=() if popularity is None else _numbers("--popularity", popularity, float, "0,0.5,1"),
+        popularity=() if popularity is None else parse_numbers("--popularity", popularity, float, "0,0.5,1"),
         pairs=labelled,
         seed=seed,
     )
@@ -219,31 +219,55 @@ def recommend(
     typer.echo(f"{out}: {counts.users:,} users, {counts.rows:,} recommendations")
 
 
-@app.command(epilog=_example("serve bundle --port 8000"))
-def serve(
+@app.command(epilog=_example("load bundle --to postgresql://me:secret@localhost/vectors"))
+def load(
     bundle: Bundle,
+    to: Annotated[
+        str, typer.Option(help="postgresql://USER:PASSWORD@HOST/DATABASE, milvus:FILE.db or milvus+http://HOST:PORT.")
+    ],
+) -> None:
+    """Write a bundle's item vectors to PostgreSQL or Milvus, for serve --index to search there.
+
+    After a failure the same command goes on where it stopped.
+    """
+    from rich.console import Console
+
+    from prismrec.serve.opening import load_vectors
+
+    typer.echo(load_vectors(bundle, to, Console(stderr=True)))
+
+
+@app.command(epilog=_example("serve bundle --port 8000 --events redis://localhost:6379/0 --set max_k=200"))
+def serve(
+    bundle: Annotated[Path, typer.Argument(help="A bundle, written by export, or a link to one.")],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all of them.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    index: Annotated[
+        str | None,
+        typer.Option(help="Where load put the vectors (postgresql://..., milvus:...); the bundle's index by default."),
+    ] = None,
+    events: Annotated[
+        str | None,
+        typer.Option(help="Where users' new events are kept: a directory (BUNDLE.events by default), or redis://..."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings of the service in a TOML file.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting, e.g. max_k=200; may be repeated."),
+    ] = None,
 ) -> None:
     """Serve a bundle over HTTP, until Ctrl-C or SIGTERM.
 
-    The running server describes its requests at /docs.
+    The running server describes its requests at /docs. Clients must send the key in the environment variable
+    PRISMREC_API_KEY, if it is set. SIGHUP serves the bundle that is now at the path, and no request fails.
     """
-    import signal
-    import socket
+    from prismrec.serve.server import run_server
+    from prismrec.serve.settings import ServeConfig
+    from prismrec.toml import load_settings
 
-    import uvicorn
-
-    from prismrec.serve.app import create_app
-
-    server = uvicorn.Server(uvicorn.Config(create_app(bundle)))
-    numeric = ":" in host  # an address of IPv6
-    with socket.create_server((host, port), family=socket.AF_INET6 if numeric else socket.AF_INET) as listener:
-        name, taken = f"[{host}]" if numeric else host, listener.getsockname()[1]
-        typer.echo(f"{bundle}: served at http://{name}:{taken}, until Ctrl-C", err=True)
-        # Uvicorn raises the signal again after it has answered what it had begun; that is no failure
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        server.run([listener])
+    serving = load_settings(ServeConfig, config, settings or [])
+    say = partial(typer.echo, err=True)
+    run_server(bundle, serving, host=host, port=port, index=index, events=events, say=say)
 
 
 @app.command(epilog=_example("demo --out demo"))
@@ -290,21 +314,3 @@ def main(arguments: list[str] | None = None) -> None:
 def _fail(message: str, status: int) -> None:
     typer.echo(f"prismrec: {' '.join(message.split())}", err=True)
     sys.exit(status)
-
-
-def _columns(text: str) -> dict[str, str]:
-    """`user=customer,time=bought_at` as our name -> the name given."""
-    columns = {}
-    for pair in filter(None, text.split(",")):
-        ours, separator, given = (part.strip() for part in pair.partition("="))
-        if not (ours and separator and given):
-            raise ConfigError(f"--columns: expected pairs like user=customer,item=sku, found {pair!r}")
-        columns[ours] = given
-    return columns
-
-
-def _numbers(option: str, text: str, kind: Callable[[str], _N], example: str) -> list[_N]:
-    try:
-        return [kind(number) for number in text.split(",")]
-    except ValueError:
-        raise ConfigError(f"{option}: expected numbers like {example}, found {text!r}") from None

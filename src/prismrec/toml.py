@@ -24,6 +24,15 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
     Raises:
         ConfigError: the file cannot be read, or a key or value is not valid.
     """
+    return load_settings(Config, path, overrides)
+
+
+def load_settings(kind: type[_Model], path: Path | None = None, overrides: Sequence[str] = ()) -> _Model:
+    """Read settings of any kind: defaults, then the TOML file, then `key=value` overrides.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key or value is not valid.
+    """
     content: dict[str, Any] = {}
     if path is not None:
         try:
@@ -32,7 +41,7 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
             raise ConfigError(f"{path}: expected a TOML file ({error})") from error
     for override in overrides:
         _apply(content, override)
-    return parse_config(content, source=str(path) if path else "configuration")
+    return _validate(kind, content, source=str(path) if path else "configuration")
 
 
 def load_prepare_config(columns: Mapping[str, str] | None = None, overrides: Sequence[str] = ()) -> PrepareConfig:

@@ -105,6 +105,11 @@ class Store:
     def item_ids(self) -> pl.Series:
         return self.items[ITEM]
 
+    @cached_property
+    def item_categories(self) -> np.ndarray:
+        """Category keys of every item, coarse and fine, int64 [I, C]; 0 is none."""
+        return np.ascontiguousarray(self.item_features[1:, self.schema.category_positions])
+
     def split_bounds(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """First and one-past-last event of each user in a split, int64 [U] each."""
         starts = {"train": self.offsets[:-1], "valid": self.valid_start, "test": self.test_start}

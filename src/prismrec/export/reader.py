@@ -43,6 +43,11 @@ class Bundle:
     encoder: OnnxUserEncoder
     index: FaissIndex
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the item vectors: what an index elsewhere must have been made of."""
+        return str(self.manifest["files"][ITEM_VECTORS]["sha256"])
+
 
 def open_bundle(path: Path) -> Bundle:
     """Open and check a bundle, its store included.
@@ -54,7 +59,7 @@ def open_bundle(path: Path) -> Bundle:
     """
     manifest = read_manifest(path, KIND)
     store = Store.open(path / STORE)
-    index = FaissIndex.load(path / INDEX, manifest["index"])
+    index = FaissIndex.load(path / INDEX, manifest["index"], store.item_categories)
     found = {
         "items in the store": store.num_items,
         "item vectors": pq.read_metadata(path / ITEM_VECTORS).num_rows,

@@ -1,272 +1,244 @@
 """The HTTP application: JSON requests in, recommendations with their reasons out.
 
-Takes a bundle; gives a FastAPI application. The types of ids are those of the bundle. What is wrong
-with a request is said in one form, `{"error": {"code", "message"}}`; nothing here imports torch.
+Takes a host of a bundle; gives an ASGI application. The types of ids are those of the bundle. What is wrong
+with a request is said in one form, `{"error": {"code", "message", "request_id"}}`; nothing here imports torch.
 """
 
-from collections.abc import Sequence
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator, Sequence
 from http import HTTPStatus
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated, Any
 
-import polars as pl
-from fastapi import Body, FastAPI, Request
+from fastapi import Body, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, Strict, create_model
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from prismrec.data.schema import DWELL, ITEM, TIME, USER
 from prismrec.data.store import Store
-from prismrec.errors import DataError
-from prismrec.export.reader import WEIGHTS
-from prismrec.serve.recommender import Recommender
+from prismrec.errors import ArtifactError, DataError, PrismRecError, SearchIndexError
+from prismrec.serve import examples
+from prismrec.serve.events import StoreUnavailableError
+from prismrec.serve.gate import Gate, refusal
+from prismrec.serve.host import Host
+from prismrec.serve.messages import (
+    Answers,
+    Appended,
+    Batch,
+    Event,
+    Health,
+    Recommendations,
+    RecommendQuery,
+    Refusal,
+    Similar,
+    SimilarQuery,
+    UserEvents,
+    category_type,
+    id_type,
+    of_types,
+)
+from prismrec.serve.metrics import Metrics
+from prismrec.serve.service import UnknownItemError
+from prismrec.serve.settings import ServeConfig
 
-_EVENTS_PER_INTEREST = 5
-_MAX_EVENTS = 10_000
-
-Shown = int | float | str | bool | None
-Seconds = Annotated[int, Strict(), Field(ge=0, le=253_402_300_799)]  # to the end of the year 9999
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-
-class Event(_Body):
-    """Something the user did; further fields are columns of context."""
-
-    model_config = ConfigDict(extra="allow")
-
-    item_id: int | str
-    timestamp: Seconds
-    """Seconds since 1970."""
-    dwell: Annotated[int, Strict(), Field(ge=0, le=2**31 - 1)] = 0
-    """Seconds spent; 0 is unknown."""
-
-
-class Query(_Body):
-    """For whom, and how many."""
-
-    user_id: int | str | None = Field(None)
-    """A known user, or a name for a new one; without it, the events alone say who it is."""
-    events: list[Event] = Field([], max_length=_MAX_EVENTS)
-    """Added to what is known of the user; events of items outside the catalogue are left out."""
-    k: Annotated[int, Strict()] = Field(20, ge=1, le=1000)
-    """Number of items."""
-    include_seen: Annotated[bool, Strict()] = False
-    """Keep items of the user's history."""
-    now: Seconds | None = None
-    """Time of the request in seconds since 1970; that of the newest event by default."""
+_log = logging.getLogger(__name__)
+_REFUSED: dict[int | str, dict[str, Any]] = {status: {"model": Refusal} for status in (401, 413, 422, 429, 503)}
+_STATUS: dict[type[PrismRecError], tuple[int, str]] = {
+    UnknownItemError: (404, "unknown_item"),
+    DataError: (422, "invalid_request"),
+    StoreUnavailableError: (503, "store_unavailable"),
+    SearchIndexError: (503, "index_unavailable"),
+    ArtifactError: (409, "bundle_unusable"),
+}
 
 
-class Item(BaseModel):
-    """A recommended item, with what the catalogue shows of it."""
+def create_app(host: Host, settings: ServeConfig, metrics: Metrics, key: str | None = None) -> Gate:
+    """Build the application.
 
-    item_id: int | str
-    rank: int
-    score: float
-    interest: int
-    title: Shown = None
-    category: Shown = None
-
-
-class Cause(BaseModel):
-    """A past event, its share in an interest, and the cosine of its item with the interest."""
-
-    item_id: int | str
-    timestamp: int
-    weight: float
-    closeness: float
-
-
-class Interest(BaseModel):
-    """One vector of the user: the events that formed it most, largest share first."""
-
-    interest: int
-    events: list[Cause]
-
-
-class Answer(BaseModel):
-    """Recommendations, best first; empty for a user of whom no event is known."""
-
-    items: list[Item]
-    interests: list[Interest]
-
-
-class Health(BaseModel):
-    """What is being served."""
-
-    status: str
-    version: str
-    model: str
-    """First digits of the SHA-256 of the weights."""
-    items: int
-    users: int
-
-
-class Problem(BaseModel):
-    """Why there is no answer."""
-
-    code: str
-    message: str
-
-
-class Refusal(BaseModel):
-    """Every answer that is not a success."""
-
-    error: Problem
-
-
-class _UnknownUserError(DataError):
-    pass
-
-
-def create_app(bundle: Path) -> FastAPI:
-    """Build the application of a bundle.
-
-    Raises:
-        ArtifactError: the bundle is missing, damaged or of another format.
-        SearchIndexError: its index is not the one that its manifest describes.
+    Args:
+        host: has the bundle.
+        settings: the limits.
+        metrics: where the service counts.
+        key: what clients must send; None lets everybody in, but nobody change the bundle over HTTP.
     """
-    recommender = Recommender.open(bundle)
-    store, manifest = recommender.bundle.store, recommender.bundle.manifest
-    app = FastAPI(title="PrismRec", version=version("prismrec"), description="Several interests per user.")
+    store = host.current.service.bundle.store
+    app = FastAPI(
+        title="PrismRec",
+        version=version("prismrec"),
+        description="Several interests per user.",
+        lifespan=lambda app: _lifespan(app, host),
+        responses=_REFUSED,
+    )
     _answer_errors(app)
-    query_type: Any = _query_type(store)
-    described = Body(openapi_examples=_examples(store))
+    _add_questions(app, host, settings, metrics, store)
+    _add_watching(app, host, metrics)
+    if key is not None:
+        _add_changes(app, host, metrics)
+    return Gate(app, settings, metrics, key)
 
-    @app.get("/health")
-    def health() -> Health:
-        """Say what is being served."""
-        return Health(
-            status="ok",
-            version=app.version,
-            model=manifest["files"][WEIGHTS]["sha256"][:12],
-            items=store.num_items,
-            users=store.num_users,
-        )
 
-    @app.post("/v1/recommend", responses={404: {"model": Refusal}, 422: {"model": Refusal}})
-    def recommend(query: Annotated[query_type, described]) -> Answer:
+def _add_questions(app: FastAPI, host: Host, settings: ServeConfig, metrics: Metrics, store: Store) -> None:
+    user, item, category = id_type(store.user_ids), id_type(store.item_ids), category_type(store.items)
+    event: Any = of_types(Event, item)
+    recommend_query: Any = of_types(RecommendQuery, user, item, category, event)
+    similar_query: Any = of_types(SimilarQuery, item, category)
+    user_events: Any = of_types(UserEvents, user, event)
+
+    def check(queries: Sequence[Any]) -> None:
+        if len(queries) > settings.max_batch:
+            raise DataError(f"queries: expected at most {settings.max_batch}, found {len(queries)}")
+        for query in queries:
+            if getattr(query, "k", 1) > settings.max_k:
+                raise DataError(f"k: expected at most {settings.max_k}, found {query.k}")
+            if len(getattr(query, "events", ())) > settings.max_events:
+                raise DataError(f"events: expected at most {settings.max_events}, found {len(query.events)}")
+
+    async def recommended(queries: Sequence[Any]) -> list[Recommendations]:
+        check(queries)
+        answers = await host.current.recommend(queries)
+        for answer in answers:
+            metrics.candidates.observe(len(answer.items))
+            metrics.empty.inc(not answer.items)
+            metrics.fallbacks.inc(answer.fallback is not None)
+        return answers
+
+    async def likened(queries: Sequence[Any]) -> list[Similar]:
+        check(queries)
+        return await asyncio.to_thread(host.current.service.similar, queries)
+
+    async def appended(users: Sequence[Any]) -> list[Appended]:
+        check(users)
+        answers = await asyncio.to_thread(host.current.service.append, users)
+        metrics.events.inc(sum(answer.events for answer in answers))
+        return answers
+
+    @app.post("/v1/recommend", response_model=Recommendations)
+    async def recommend(
+        query: Annotated[recommend_query, Body(openapi_examples=examples.of_recommend(store))],
+    ) -> Response:
         """Recommend items to one user, known or described by events, and say which events they follow from."""
-        return _answer(recommender, query)
+        return _json((await recommended([query]))[0])
 
-    return app
+    @app.post("/v1/recommend/batch", response_model=Answers[Recommendations])
+    async def recommend_batch(batch: Batch[recommend_query]) -> Response:
+        """Recommend items to several users."""
+        return _json(Answers(answers=await recommended(batch.queries)))
+
+    @app.post("/v1/similar", response_model=Similar, responses={404: {"model": Refusal}})
+    async def similar(query: Annotated[similar_query, Body(openapi_examples=examples.of_similar(store))]) -> Response:
+        """Find the items that are most like an item."""
+        return _json((await likened([query]))[0])
+
+    @app.post("/v1/similar/batch", response_model=Answers[Similar], responses={404: {"model": Refusal}})
+    async def similar_batch(batch: Batch[similar_query]) -> Response:
+        """Find what is like several items."""
+        return _json(Answers(answers=await likened(batch.queries)))
+
+    @app.post("/v1/events", response_model=Appended)
+    async def events(user: Annotated[user_events, Body(openapi_examples=examples.of_events(store))]) -> Response:
+        """Remember events of a user; the next request reflects them, and they are safe when this is answered."""
+        return _json((await appended([user]))[0])
+
+    @app.post("/v1/events/batch", response_model=Answers[Appended])
+    async def events_batch(batch: Batch[user_events]) -> Response:
+        """Remember events of several users. After an error some may have been kept; to send all again does no harm."""
+        return _json(Answers(answers=await appended(batch.queries)))
 
 
-def _answer(recommender: Recommender, query: Query) -> Answer:
-    store = recommender.bundle.store
-    users = _users(store, query)
-    found = recommender.recommend(users, k=query.k, include_seen=query.include_seen, now=query.now)
-    shown = [name for name in ("title", "category") if name in store.items.columns]
-    catalogue = store.items.select(ITEM, *shown).filter(pl.col(ITEM).is_in(found[ITEM].implode()))
-    items = found.join(catalogue, on=ITEM, how="left", maintain_order="left")
-    formed = recommender.interests(users, now=query.now)
-    return Answer(
-        items=[Item.model_validate(row) for row in items.to_dicts()],
-        interests=[
-            Interest.model_validate({"interest": number, "events": events.head(_EVENTS_PER_INTEREST).to_dicts()})
-            for (number,), events in formed.group_by(["interest"], maintain_order=True)
-        ],
+def _add_watching(app: FastAPI, host: Host, metrics: Metrics) -> None:
+    @app.get("/health")
+    @app.get("/ready")
+    async def health() -> Health:
+        """Say what is being served. Nobody is let in before the bundle is open and warm."""
+        return _health(host)
+
+    @app.get("/metrics")
+    async def scrape() -> Response:
+        """Say what Prometheus scrapes."""
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+def _add_changes(app: FastAPI, host: Host, metrics: Metrics) -> None:
+    @app.post("/v1/admin/reload", responses={409: {"model": Refusal}})
+    async def reload() -> Health:
+        """Serve the bundle that is now at the path given at the start; no request fails meanwhile."""
+        await host.reload()
+        metrics.swaps.inc()
+        return _health(host)
+
+    @app.post("/v1/admin/rollback", responses={409: {"model": Refusal}})
+    async def roll_back() -> Health:
+        """Serve the bundle before this one again."""
+        await host.roll_back()
+        metrics.swaps.inc()
+        return _health(host)
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(_: FastAPI, host: Host) -> AsyncIterator[None]:
+    """SIGHUP changes the bundle, as servers do."""
+    loop = asyncio.get_running_loop()
+    changes: set[asyncio.Task[Any]] = set()
+
+    def change() -> None:
+        task = loop.create_task(_reload_logged(host))
+        changes.add(task)
+        task.add_done_callback(changes.discard)
+
+    with contextlib.suppress(
+        NotImplementedError, RuntimeError, ValueError
+    ):  # only the main thread may, and not everywhere
+        loop.add_signal_handler(signal.SIGHUP, change)
+    yield
+    host.close()
+
+
+async def _reload_logged(host: Host) -> None:
+    try:
+        _log.info("serving %s", (await host.reload()).path)
+    except PrismRecError as error:
+        _log.error("still serving %s: %s", host.current.path, error)
+
+
+def _health(host: Host) -> Health:
+    service = host.current.service
+    return Health(
+        status="ok",
+        version=version("prismrec"),
+        model=host.current.model,
+        items=service.bundle.store.num_items,
+        users=service.bundle.store.num_users,
     )
 
 
-def _users(store: Store, query: Query) -> pl.DataFrame:
-    """The query as a table for `Recommender`: a user, or events."""
-    if query.events:
-        user = _unused_id(store.user_ids) if query.user_id is None else query.user_id
-        users = pl.Series(USER, [user], store.user_ids.dtype).new_from_index(0, len(query.events))
-        return _events(store, query.events).with_columns(users)
-    if query.user_id is None:
-        raise DataError("expected user_id or events, found neither")
-    user = pl.Series(USER, [query.user_id], store.user_ids.dtype)
-    if not user.is_in(store.user_ids.implode()).item():
-        raise _UnknownUserError(f"user_id: {query.user_id!r} is not known; give the user's events")
-    return user.to_frame()
-
-
-def _events(store: Store, events: Sequence[Event]) -> pl.DataFrame:
-    context = {name for event in events for name in event.model_extra or {}}
-    unknown = sorted(context - set(store.schema.context_features))
-    if unknown:
-        known = ", ".join(store.schema.context_features) or "none"
-        raise DataError(f"events: {unknown[0]!r} is not a column of context; this model has {known}")
-    columns = [
-        pl.Series(ITEM, [event.item_id for event in events], store.item_ids.dtype),
-        pl.Series(TIME, [event.timestamp for event in events]),
-        pl.Series(DWELL, [event.dwell for event in events]),
-    ]
-    for name in sorted(context):
-        try:
-            columns.append(pl.Series(name, [(event.model_extra or {}).get(name) for event in events]))
-        except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
-            raise DataError(f"events: {name}: expected integers or text, the same in every event") from None
-    return pl.DataFrame(columns)
-
-
-def _unused_id(ids: pl.Series) -> Any:
-    """An id of no user, for one who gives none."""
-    candidates = pl.int_range(len(ids) + 1, eager=True).cast(ids.dtype, strict=False)
-    return candidates.filter(~candidates.is_in(ids.implode()))[0]
-
-
-def _query_type(store: Store) -> Any:
-    """`Query` with the types of ids of this store."""
-    fields = Query.model_fields
-    event = create_model("Event", __base__=Event, item_id=(_id_type(store.item_ids), ...))
-    return create_model(
-        "Query",
-        __base__=Query,
-        user_id=(_id_type(store.user_ids) | None, fields["user_id"]),
-        events=(list[event], fields["events"]),
-    )
-
-
-def _id_type(ids: pl.Series) -> Any:
-    """The strict type of a column of ids, for pydantic."""
-    if ids.dtype == pl.String:
-        return Annotated[str, Strict(), Field(min_length=0)]  # any length, but no half of a surrogate pair
-    low, high = pl.select(low=ids.dtype.min(), high=ids.dtype.max()).row(0)  # type: ignore[attr-defined]
-    return Annotated[int, Strict(), Field(ge=low, le=high)]
-
-
-def _examples(store: Store) -> Any:
-    item, time = store.item_ids[0], store.manifest["max_time"]
-    return {
-        "a known user": {"value": {"user_id": store.user_ids[0], "k": 10}},
-        "a new user": {"value": {"events": [{"item_id": item, "timestamp": time}], "k": 10}},
-    }
+def _json(answer: BaseModel) -> Response:
+    """Serialised once; a response model would have it checked again."""
+    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 def _answer_errors(app: FastAPI) -> None:
     """Give every error the form of `Refusal`; messages of defects stay in the log."""
 
     @app.exception_handler(RequestValidationError)
-    def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:] if first["type"] != "json_invalid")
-        return _refusal(422, "invalid_request", f"{where or 'body'}: {first['msg']}")
+        return refusal(422, "invalid_request", f"{where or 'body'}: {first['msg']}", request.scope)
 
-    @app.exception_handler(_UnknownUserError)
-    def unknown(_: Request, error: _UnknownUserError) -> JSONResponse:
-        return _refusal(404, "unknown_user", str(error))
-
-    @app.exception_handler(DataError)
-    def refused(_: Request, error: DataError) -> JSONResponse:
-        return _refusal(422, "invalid_request", str(error))
+    @app.exception_handler(PrismRecError)
+    def refused(request: Request, error: PrismRecError) -> JSONResponse:
+        status, code = next(known for kind, known in _STATUS.items() if isinstance(error, kind))
+        return refusal(status, code, str(error), request.scope)
 
     @app.exception_handler(HTTPException)
-    def failed(_: Request, error: HTTPException) -> JSONResponse:
+    def failed(request: Request, error: HTTPException) -> JSONResponse:
         code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
-        return _refusal(error.status_code, code, str(error.detail))
+        return refusal(error.status_code, code, str(error.detail), request.scope)
 
     @app.exception_handler(Exception)
-    def defect(_: Request, __: Exception) -> JSONResponse:
-        return _refusal(500, "internal_server_error", "the server could not answer; its log says why")
-
-
-def _refusal(status: int, code: str, message: str) -> JSONResponse:
-    text = message.encode(errors="replace").decode()  # a request may hold half a surrogate pair
-    return JSONResponse(Refusal(error=Problem(code=code, message=text)).model_dump(), status)
+    def defect(request: Request, _: Exception) -> JSONResponse:
+        return refusal(500, "internal_server_error", "the server could not answer; its log says why", request.scope)

@@ -24,8 +24,9 @@ from prismrec.export.reader import Bundle, open_bundle
 from prismrec.export.user_encoder import EncodedUsers
 from prismrec.index.base import NO_ROW
 from prismrec.index.merge import retrieve
-from prismrec.serve.histories import batch_store, histories_until
-from prismrec.serve.requests import NEW_USER, Requests, every_user, read_requests
+from prismrec.serve.events import merged
+from prismrec.serve.histories import NEW_USER, batch_store, histories_until, stored_events
+from prismrec.serve.requests import Requests, every_user, read_requests
 
 _USERS_PER_BATCH = 256
 _PROGRESS_FROM = 10_000  # users
@@ -115,9 +116,16 @@ class Recommender:
         for start in _progress(range(0, len(requests.user_ids), _USERS_PER_BATCH), len(requests.user_ids)):
             stop = min(start + _USERS_PER_BATCH, len(requests.user_ids))
             position = requests.position[start:stop]
-            batch = batch_store(store, requests, start, stop)
+            batch = batch_store(
+                store,
+                [
+                    merged(stored_events(store, known), given) if len(given) else stored_events(store, known)
+                    for known, given in zip(position.tolist(), requests.given[start:stop], strict=True)
+                ],
+            )
             user_keys = np.where(position == NEW_USER, 0, keys[position])
-            histories = histories_until(batch, now, user_keys, self.bundle.config.history)
+            moments = np.full(stop - start, now)
+            histories = histories_until(batch, moments, user_keys, self.bundle.config.history)
             yield start, batch, histories, self.bundle.encoder.encode(histories, store.item_features)
 
     def _batches(self, requests: Requests, k: int, include_seen: bool, now: int) -> Iterator[pl.DataFrame]:

@@ -4,7 +4,9 @@ Takes a table of users or events in original ids; gives distinct users with thei
 store and their given events in the store's integers. What breaks the schema is an error with its row.
 """
 
+import itertools
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -14,8 +16,8 @@ from prismrec.data.schema import DWELL, ITEM, TIME, USER
 from prismrec.data.store import Store
 from prismrec.data.tables import Table
 from prismrec.errors import DataError
-
-NEW_USER = -1
+from prismrec.serve.events import Events
+from prismrec.serve.histories import NEW_USER
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,14 @@ class Requests:
     `time`, `dwell`, and one key column per context feature."""
     num_ignored: int = 0
     """Given events whose item is not in the catalogue."""
+
+    @cached_property
+    def given(self) -> list[Events]:
+        """The given events of each request, oldest first."""
+        events = self.events.sort("request", "time", maintain_order=True)
+        rows = events.drop("request").to_numpy()
+        bounds = np.searchsorted(events["request"].to_numpy(), np.arange(len(self.user_ids) + 1))
+        return [Events.of_rows(rows[start:stop]) for start, stop in itertools.pairwise(bounds.tolist())]
 
     @property
     def newest(self) -> int:

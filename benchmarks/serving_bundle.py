@@ -1,0 +1,102 @@
+"""A bundle of a million items whose vectors are those of a trained model and perturbed copies of them.
+
+Takes a folder for what takes long (store, run, bundles: each made once and kept); gives the bundle. The
+model is trained on a year of grocery purchases with the sizes that `serving.py` names.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from prismrec.artifact import MANIFEST, replacing_directory, write_manifest
+from prismrec.data.datasets import complete_journey
+from prismrec.data.prepare import prepare
+from prismrec.data.store import KIND as STORE_KIND
+from prismrec.data.store import Store
+from prismrec.demo import PREPARE
+from prismrec.export.bundle import export
+from prismrec.export.reader import INDEX, ITEM_VECTORS, KIND, STORE, open_bundle
+from prismrec.export.user_encoder import stored_histories
+from prismrec.export.vectors import write_item_vectors
+from prismrec.index.faiss_index import FaissIndex
+from prismrec.toml import load_config
+from prismrec.train.trainer import train
+
+MODEL = (
+    "history.max_length=50",
+    "history.before_target_time=true",
+    "model.embedding_dim=128",
+    "model.num_interests=8",
+    "model.num_heads=8",
+    "train.epochs=2",
+)
+"""The defaults otherwise: the model learns what is likely, as a service would want it."""
+NOISE = 0.3
+"""Length of what is added to a unit vector before it is scaled to length one again: a cosine of .96 to the original."""
+_ID_STEP = 10**10  # between the ids of an item and its copies
+_QUERIES = 2000
+
+
+def million_bundle(work: Path, num_items: int) -> Path:
+    """The bundle, from the work folder or made now."""
+    out = work / f"bundle-{num_items}"
+    if not (out / MANIFEST).exists():
+        widen(_trained_bundle(work), out, num_items)
+    return out
+
+
+def widen(bundle: Path, out: Path, num_items: int) -> None:
+    """Write a bundle whose catalogue is that of `bundle` and perturbed copies of it, cut at `num_items`."""
+    opened, rng = open_bundle(bundle), np.random.default_rng(0)
+    store = opened.store
+    source = np.arange(num_items) % store.num_items
+    vectors = opened.index.vectors(1 + source)
+    noise = rng.normal(size=(num_items - store.num_items, vectors.shape[1])).astype(np.float32)
+    vectors[store.num_items :] += NOISE * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    users = np.sort(rng.permutation(store.num_users)[:_QUERIES])
+    histories = stored_histories(store, users, store.manifest["max_time"], opened.config.history)
+    queries = opened.encoder.encode(histories, store.item_features).vectors
+    index = FaissIndex.build(vectors, queries.reshape(-1, vectors.shape[1]))
+    with replacing_directory(out, KIND) as directory:
+        shutil.copytree(bundle, directory, dirs_exist_ok=True)
+        ids = _widen_store(store, directory / STORE, source)
+        write_item_vectors(directory / ITEM_VECTORS, ids, vectors)
+        index.save(directory / INDEX)
+        content = _content(directory)
+        content["counts"]["items"] = num_items
+        write_manifest(directory, KIND, **{**content, "index": index.description})
+
+
+def _widen_store(store: Store, directory: Path, source: np.ndarray) -> pl.Series:
+    copy = np.arange(len(source)) // store.num_items
+    ids = store.item_ids[source] + _ID_STEP * copy
+    keys = ids.to_numpy() + 1  # see `stable_keys`
+    store.items[source].with_columns(item_id=ids, key=keys).write_parquet(directory / "items.parquet")
+    features = np.concatenate([store.item_features[:1], store.item_features[1 + source]])
+    features[1:, 0] = keys
+    np.save(directory / "item_features.npy", features)
+    write_manifest(directory, STORE_KIND, **_content(directory))
+    return ids
+
+
+def _content(directory: Path) -> dict[str, Any]:
+    """What a manifest says beside its kind, version and files."""
+    content = json.loads((directory / MANIFEST).read_text())
+    return {name: value for name, value in content.items() if name not in ("kind", "format_version", "files")}
+
+
+def _trained_bundle(work: Path) -> Path:
+    if not (work / "bundle" / MANIFEST).exists():
+        if not (work / "store" / MANIFEST).exists():
+            events, items = complete_journey()
+            prepare(events, items, work / "store", PREPARE)
+        if not (work / "run" / MANIFEST).exists():
+            shutil.rmtree(work / "run", ignore_errors=True)
+            train(work / "store", work / "run", load_config(None, MODEL))
+        export(work / "run", work / "bundle")
+    return work / "bundle"

@@ -1,0 +1,27 @@
+"""What the texts of options mean: lists of numbers, and pairs of names."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from prismrec.errors import ConfigError
+
+_N = TypeVar("_N", int, float)
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """`user=customer,time=bought_at` as our name -> the name given."""
+    columns = {}
+    for pair in filter(None, text.split(",")):
+        ours, separator, given = (part.strip() for part in pair.partition("="))
+        if not (ours and separator and given):
+            raise ConfigError(f"--columns: expected pairs like user=customer,item=sku, found {pair!r}")
+        columns[ours] = given
+    return columns
+
+
+def parse_numbers(option: str, text: str, kind: Callable[[str], _N], example: str) -> list[_N]:
+    """`0,0.5,1` as numbers; `example` is what the message of an error shows."""
+    try:
+        return [kind(number) for number in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"{option}: expected numbers like {example}, found {text!r}") from None

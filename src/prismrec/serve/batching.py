@@ -1,0 +1,87 @@
+"""Micro-batches: queries that arrive while others are being answered wait, and are then answered together.
+
+Takes a function of a list of queries; gives an awaitable function of one list. Nobody waits for company: a query
+that finds the worker idle goes at once, so that batches form only under load.
+"""
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+Asked = TypeVar("Asked")
+Answered = TypeVar("Answered")
+
+
+@dataclass(frozen=True)
+class _Job(Generic[Asked, Answered]):
+    queries: Sequence[Asked]
+    loop: asyncio.AbstractEventLoop
+    answers: "asyncio.Future[list[Answered]]"
+
+
+class Batcher(Generic[Asked, Answered]):
+    """One worker thread that answers whatever waits, up to a number of queries at a time."""
+
+    def __init__(self, answer: Callable[[list[Asked]], list[Answered]], most: int) -> None:
+        self._answer, self._most = answer, most
+        self._waiting: queue.SimpleQueue[_Job[Asked, Answered] | None] = queue.SimpleQueue()
+        self._worker = threading.Thread(target=self._work, name="batcher", daemon=True)
+        self._worker.start()
+
+    async def __call__(self, queries: Sequence[Asked]) -> list[Answered]:
+        """Answer queries, perhaps together with those of others; an error of a batch is tried again query by query."""
+        loop = asyncio.get_running_loop()
+        job = _Job[Asked, Answered](queries, loop, loop.create_future())
+        self._waiting.put(job)
+        return await job.answers
+
+    def close(self) -> None:
+        """Answer what waits, then stop; again, it does nothing."""
+        self._waiting.put(None)
+        self._worker.join()
+
+    def _work(self) -> None:
+        while (job := self._waiting.get()) is not None:
+            jobs, size = [job], len(job.queries)
+            while size < self._most and (job := self._next()) is not None:
+                jobs.append(job)
+                size += len(job.queries)
+            self._answer_together(jobs)
+
+    def _next(self) -> _Job[Asked, Answered] | None:
+        """What waits, if anything does; the sign to stop is put back."""
+        try:
+            job = self._waiting.get_nowait()
+        except queue.Empty:
+            return None
+        if job is None:
+            self._waiting.put(None)
+        return job
+
+    def _answer_together(self, jobs: list[_Job[Asked, Answered]]) -> None:
+        try:
+            answers = iter(self._answer([query for job in jobs for query in job.queries]))
+            for job in jobs:
+                _settle(job, partial(job.answers.set_result, [next(answers) for _ in job.queries]))
+        except Exception as error:
+            if len(jobs) == 1:
+                _settle(jobs[0], partial(jobs[0].answers.set_exception, error))
+            else:
+                for job in jobs:  # one of them is to blame, and the others shall not suffer
+                    self._answer_together([job])
+
+
+def _settle(job: _Job[Any, Any], settle: Callable[[], None]) -> None:
+    """Answer on the job's own loop, unless nobody waits any more."""
+
+    def unless_done() -> None:
+        if not job.answers.done():
+            settle()
+
+    with contextlib.suppress(RuntimeError):  # the loop is closed, and whoever asked is gone with it
+        job.loop.call_soon_threadsafe(unless_done)

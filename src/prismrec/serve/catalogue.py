@@ -1,0 +1,133 @@
+"""The catalogue as the service needs it: from original ids to keys and rows, and from rows to what is shown.
+
+Takes a bundle's store; gives look-ups in arrays, so that a million items cost no million Python objects.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from prismrec.data.columns import column_keys
+from prismrec.data.schema import CATEGORY_FEATURES, ITEM, stable_keys
+from prismrec.data.store import Store
+from prismrec.errors import DataError
+from prismrec.index.allowed import allowed_items
+from prismrec.index.base import NO_ROW, Filter
+from prismrec.index.merge import NO_INTEREST
+from prismrec.index.policies import Ranking
+from prismrec.serve.events import TIME, Events
+from prismrec.serve.histories import KeyTable
+from prismrec.serve.messages import CategoryShare, Event, Restrictions
+
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which JSON can write and nobody can hash
+_CATEGORY, _TITLE = CATEGORY_FEATURES[0], "title"
+
+
+class Catalogue:
+    """Items of one store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._rows = KeyTable(store.items["key"].to_numpy())
+        names = store.schema.item_features
+        self._category = store.item_features[:, names.index(_CATEGORY)] if _CATEGORY in names else None
+        self._category_names = _names(store.items[_CATEGORY]) if _CATEGORY in store.items.columns else {}
+        shown = store.items.select(name for name in (ITEM, _TITLE, _CATEGORY) if name in store.items.columns)
+        self._shown = {
+            name: shown[name].to_arrow() for name in shown.columns
+        }  # Polars takes milliseconds for a few rows
+        self._by_popularity = np.argsort(-store.item_counts[1:], kind="stable") + 1
+
+    def rows(self, ids: Sequence[int | str]) -> np.ndarray:
+        """Rows of original ids, int64 [N]; 0 for those outside the catalogue."""
+        return self._rows.find(stable_keys(ids)) + 1
+
+    def events(self, events: Sequence[Event[Any]]) -> Events:
+        """Given events, oldest first, items as keys.
+
+        Raises:
+            DataError: a column of context is not one of the model's, or a value is no id.
+        """
+        items = stable_keys(event.item_id for event in events)
+        time = np.array([event.timestamp for event in events], np.int64)
+        dwell = np.array([event.dwell for event in events], np.int64)
+        rows = np.column_stack([items, time, dwell, self._context(events)])
+        return Events.of_rows(rows[np.argsort(time, kind="stable")])
+
+    def known(self, events: Events) -> Events:
+        """Events with rows in place of keys, without those of items outside the catalogue."""
+        rows = self._rows.find(events.item) + 1
+        return Events.of_rows(np.column_stack([rows, events.rows[:, TIME:]])[rows > 0])
+
+    def restriction(self, query: Restrictions[Any, Any]) -> Filter | None:
+        """What a query allows, but for `exclude_items`; None if that is everything."""
+        if query.only_items is None and query.only_categories is None and not query.exclude_categories:
+            return None
+        return Filter(
+            categories=None if query.only_categories is None else tuple(stable_keys(query.only_categories).tolist()),
+            excluded_categories=tuple(stable_keys(query.exclude_categories).tolist()),
+            rows=None if query.only_items is None else _distinct(self.rows(query.only_items)),
+        )
+
+    def most_popular(self, k: int, excluded: np.ndarray, where: Filter | None) -> Ranking:
+        """The k items of most training events that are allowed, scored by their number."""
+        rows = self._by_popularity
+        if where is not None:
+            rows = rows[allowed_items(where, self._store.num_items, self._store.item_categories)[rows - 1]]
+        rows = rows[: k + len(excluded)]
+        rows = rows[~np.isin(rows, excluded)][:k]
+        return Ranking(rows, self._store.item_counts[rows].astype(np.float32), np.full(k, NO_INTEREST)[: len(rows)])
+
+    def shown(self, rows: np.ndarray) -> list[dict[str, Any]]:
+        """Original id, title and category of rows, as far as the catalogue has them."""
+        place = pa.array(rows - 1)
+        columns = [column.take(place).to_pylist() for column in self._shown.values()]
+        return [dict(zip(self._shown, values, strict=True)) for values in zip(*columns, strict=True)]
+
+    def category_shares(self, rows: np.ndarray, most: int) -> list[CategoryShare]:
+        """The most frequent categories of rows (0 is none), with their shares."""
+        rows = rows[rows != NO_ROW]
+        if self._category is None or not len(rows):
+            return []
+        keys, counts = np.unique(self._category[rows], return_counts=True)
+        best = np.lexsort((keys, -counts))
+        best = best[keys[best] != 0][:most]
+        return [
+            CategoryShare(category=self._category_names[keys[place]], share=counts[place] / len(rows)) for place in best
+        ]
+
+    def _context(self, events: Sequence[Event[Any]]) -> np.ndarray:
+        names = self._store.schema.context_features
+        unknown = sorted({name for event in events for name in event.model_extra or {}} - set(names))
+        if unknown:
+            raise DataError(
+                f"events: {unknown[0]!r} is not a column of context; this model has {', '.join(names) or 'none'}"
+            )
+        values = [_context_id(name, (event.model_extra or {}).get(name)) for event in events for name in names]
+        return stable_keys(values).reshape(len(events), len(names))
+
+
+def _context_id(name: str, value: object) -> int | str | None:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # as `prepare` reads whole numbers
+    if isinstance(value, int) and -(2**63) <= value < 2**64:
+        return value
+    if value is None or (isinstance(value, str) and not _SURROGATE.search(value)):
+        return value
+    raise DataError(f"events: {name}: expected an integer or text, found {str(value)[:100]!r}")
+
+
+def _names(categories: pl.Series) -> dict[int, Any]:
+    """From keys to categories as given."""
+    if isinstance(categories.dtype, pl.List):
+        categories = categories.explode()
+    distinct = categories.drop_nulls().unique()
+    return dict(zip(column_keys(distinct).to_list(), distinct.to_list(), strict=True))
+
+
+def _distinct(rows: np.ndarray) -> np.ndarray:
+    return np.unique(rows[rows > 0])

@@ -1,0 +1,101 @@
+"""The bundle being served, and the change to another one without a failed request.
+
+Takes the path of a bundle and a way to open it; a new bundle at that path (or one that a symbolic link
+there now points to) takes over when it is open and warm, and the one before it can be called back.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from prismrec.errors import ArtifactError
+from prismrec.export.reader import WEIGHTS
+from prismrec.serve.batching import Batcher
+from prismrec.serve.messages import AnyRecommendQuery, Recommendations
+from prismrec.serve.service import Service
+
+_WARMING = (1, 8)  # queries asked together, so that no first request finds buffers not yet there
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A service that is ready, and the thread that asks it."""
+
+    path: Path
+    service: Service
+    recommend: Batcher[AnyRecommendQuery, Recommendations]
+
+    @property
+    def model(self) -> str:
+        """First digits of the SHA-256 of the weights."""
+        return str(self.service.bundle.manifest["files"][WEIGHTS]["sha256"][:12])
+
+
+class Host:
+    """Holds what is served now; its methods run on the event loop, so that no request falls between two bundles."""
+
+    def __init__(self, path: Path, open_service: Callable[[Path], Service]) -> None:
+        """Open and warm the bundle.
+
+        Args:
+            path: a bundle, or a link to one.
+            open_service: opens a service on a bundle.
+
+        Raises:
+            PrismRecError: the bundle cannot be served.
+        """
+        self._path, self._open_service = path, open_service
+        self._changing = asyncio.Lock()
+        self._previous: Path | None = None
+        self.current = self._open(path.resolve())
+
+    async def reload(self) -> Serving:
+        """Serve what is at the path now; if that cannot be served, what was served goes on.
+
+        Raises:
+            PrismRecError: it cannot be served.
+        """
+        return await self._change_to(self._path.resolve())
+
+    async def roll_back(self) -> Serving:
+        """Serve the bundle before this one again.
+
+        Raises:
+            ArtifactError: there was none, or it is gone.
+        """
+        if self._previous is None:
+            raise ArtifactError("expected a bundle served before this one, there was none")
+        return await self._change_to(self._previous)
+
+    def close(self) -> None:
+        """Answer what waits, then let go of the events."""
+        self.current.recommend.close()
+        self.current.service.appended.close()
+
+    async def _change_to(self, path: Path) -> Serving:
+        async with self._changing:
+            opened = await asyncio.to_thread(self._open, path)
+            before, self.current = self.current, opened
+            self._previous = before.path
+            await asyncio.to_thread(before.recommend.close)  # what came before the change is answered by what was there
+            return opened
+
+    def _open(self, path: Path) -> Serving:
+        service = self._open_service(path)
+        if hasattr(self, "current"):
+            _check_same_ids(self.current.service, service)
+        for size in _WARMING:
+            service.recommend(service.sample_queries(size))
+        return Serving(path, service, Batcher(service.recommend, service.settings.encoder_batch))
+
+
+def _check_same_ids(old: Service, new: Service) -> None:
+    """Refuse a bundle whose ids have other types: clients would have to change with it."""
+    for name in ("user_ids", "item_ids"):
+        expected, found = (getattr(service.bundle.store, name).dtype for service in (old, new))
+        if expected != found:
+            raise ArtifactError(
+                f"{new.bundle.path}: expected {name.removesuffix('s')} of type {expected} as served until now, found "
+                f"{found}; start a server of its own for it"
+            )

@@ -1,0 +1,34 @@
+"""What the service may be set to: limits, fallback, explanations."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from prismrec.config import Section
+
+
+class ServeConfig(Section):
+    """Settings of `prismrec serve`."""
+
+    fallback: Literal["popular", "none"] = "popular"
+    """For users of whom no event is known: the most popular items, or nothing; the answer says which."""
+    events_per_interest: int = Field(5, ge=0)
+    """Past events shown of each interest."""
+    categories_per_interest: int = Field(3, ge=0)
+    """Categories shown of each interest."""
+    max_k: int = Field(1000, ge=1)
+    """Items per answer, at most."""
+    max_events: int = Field(10_000, ge=1)
+    """Events per request, and events kept of a user since the bundle was made, at most."""
+    max_batch: int = Field(100, ge=1)
+    """Queries of a batched request, at most."""
+    max_body_bytes: int = Field(2**20, ge=1024)
+    """Size of a request's body, at most; beyond it: 413."""
+    max_concurrent: int = Field(256, ge=1)
+    """Requests in progress, at most; beyond it: 503."""
+    max_concurrent_per_client: int = Field(256, ge=1)
+    """Requests in progress of one address or key, at most; beyond it: 429."""
+    encoder_batch: int = Field(32, ge=1)
+    """Queries encoded and searched together, at most; waiting ones form the next batch."""
+    threads: int | None = Field(None, ge=1)
+    """Of encoder and search, each; by default the number of cores."""

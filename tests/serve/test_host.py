@@ -1,0 +1,149 @@
+"""Changing the bundle that is served, while requests are in progress."""
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+
+import httpx
+import pytest
+
+from prismrec.errors import ArtifactError
+from prismrec.serve.app import create_app
+from prismrec.serve.metrics import Metrics
+from prismrec.serve.opening import open_host
+from prismrec.serve.settings import ServeConfig
+
+from .conftest import START, make_bundle
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two models of the same store, one with ids of text, and one with another column of context."""
+    folder = tmp_path_factory.mktemp("bundles")
+    import polars as pl
+
+    return {
+        "first": make_bundle(folder / "first", seed=0),
+        "second": make_bundle(folder / "second", seed=1),
+        "text": make_bundle(folder / "text", user_id=pl.format("user {}", "user_id")),
+        "town": make_bundle(folder / "town", town=pl.lit(1)),
+    }
+
+
+class Site:
+    """A link to a bundle, and what serves it."""
+
+    def __init__(self, folder: Path, bundle: Path) -> None:
+        self.link = folder / "current"
+        self.link.symlink_to(bundle)
+        self.host = open_host(self.link, ServeConfig(), Metrics())
+        self.app = create_app(self.host, ServeConfig(), Metrics(), key="sesam")
+
+    def point_to(self, bundle: Path) -> None:
+        other = self.link.with_name("next")
+        other.symlink_to(bundle)
+        other.replace(self.link)
+
+    def client(self) -> httpx.AsyncClient:
+        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+        return httpx.AsyncClient(transport=transport, base_url="http://test", headers={"x-api-key": "sesam"})
+
+
+@pytest.fixture
+def site(tmp_path: Path, bundles: dict[str, Path]):
+    site = Site(tmp_path, bundles["first"])
+    yield site
+    site.host.close()
+
+
+def _model(bundle: Path) -> str:
+    return json.loads((bundle / "manifest.json").read_text())["files"]["model.safetensors"]["sha256"][:12]
+
+
+def test_another_bundle_takes_over_and_the_first_comes_back(site: Site, bundles: dict[str, Path]) -> None:
+    async def change() -> None:
+        async with site.client() as client:
+            query = {"user_id": 4, "k": 5}
+            first = (await client.post("/v1/recommend", json=query)).json()
+            event = {"item_id": "item 3", "timestamp": START + 9000}
+            await client.post("/v1/events", json={"user_id": 900, "events": [event]})
+            site.point_to(bundles["second"])
+            assert (await client.post("/v1/admin/reload")).json()["model"] == _model(bundles["second"])
+            second = (await client.post("/v1/recommend", json=query)).json()
+            assert second["items"] != first["items"]
+            remembered = (await client.post("/v1/recommend", json={"user_id": 900})).json()
+            assert remembered["fallback"] is None  # events outlive the bundle
+            assert (await client.post("/v1/admin/rollback")).json()["model"] == _model(bundles["first"])
+            assert (await client.post("/v1/recommend", json=query)).json() == first
+            assert (await client.post("/v1/admin/rollback")).json()["model"] == _model(bundles["second"])
+
+    asyncio.run(change())
+
+
+def test_no_request_fails_while_bundles_change(site: Site, bundles: dict[str, Path]) -> None:
+    async def ask(client: httpx.AsyncClient, done: asyncio.Event) -> list[int]:
+        statuses = []
+        while not done.is_set():
+            statuses.append((await client.post("/v1/recommend", json={"user_id": 4})).status_code)
+        return statuses
+
+    async def change() -> None:
+        async with site.client() as client:
+            done = asyncio.Event()
+            asking = [asyncio.ensure_future(ask(client, done)) for _ in range(4)]
+            for name in ("second", "first", "second"):
+                site.point_to(bundles[name])
+                assert (await client.post("/v1/admin/reload")).json()["model"] == _model(bundles[name])
+            done.set()
+            statuses = [status for each in await asyncio.gather(*asking) for status in each]
+            assert set(statuses) == {200}
+            assert len(statuses) > 20
+
+    asyncio.run(change())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("text", "expected user_id of type Int64 as served until now, found String; start a server of its own"),
+        ("town", "expected the columns of context served until now, shop, found shop, town; start a server of its own"),
+        ("damaged", "does not match its checksum"),
+        ("gone", "expected a bundle directory, found no manifest.json"),
+    ],
+)
+def test_what_cannot_be_served_changes_nothing(
+    site: Site, bundles: dict[str, Path], tmp_path: Path, name: str, message: str
+) -> None:
+    if name == "damaged":
+        shutil.copytree(bundles["second"], tmp_path / name)
+        (tmp_path / name / "config.toml").write_text("popularity = 0.5")
+    site.point_to(bundles.get(name, tmp_path / name))
+
+    async def change() -> None:
+        async with site.client() as client:
+            answer = await client.post("/v1/admin/reload")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (409, "bundle_unusable")
+            assert message in answer.json()["error"]["message"]
+            assert (await client.get("/health")).json()["model"] == _model(bundles["first"])
+            assert (await client.post("/v1/recommend", json={"user_id": 4})).status_code == 200
+            assert (await client.post("/v1/admin/rollback")).status_code == 409
+
+    asyncio.run(change())
+
+
+def test_without_a_key_nobody_changes_the_bundle_over_http(bundle: Path, tmp_path: Path) -> None:
+    host = open_host(bundle, ServeConfig(), Metrics(), events=str(tmp_path))
+
+    async def change() -> int:
+        transport = httpx.ASGITransport(create_app(host, ServeConfig(), Metrics()))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return (await client.post("/v1/admin/reload")).status_code
+
+    assert asyncio.run(change()) == 404
+    host.close()
+
+
+def test_only_bundles_are_served(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="expected a bundle"):
+        open_host(bundle / "store", ServeConfig(), Metrics(), events=str(tmp_path))
