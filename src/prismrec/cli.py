@@ -226,9 +226,9 @@ def load(
         str, typer.Option(help="postgresql://USER:PASSWORD@HOST/DATABASE, milvus:FILE.db or milvus+http://HOST:PORT.")
     ],
 ) -> None:
-    """Write a bundle's item vectors to PostgreSQL or Milvus, for serve --index to search there.
+    """Write a bundle's item vectors to PostgreSQL or Milvus.
 
-    After a failure the same command goes on where it stopped.
+    There `serve --index` searches them. After a failure the same command goes on where it stopped.
     """
     from rich.console import Console
 
