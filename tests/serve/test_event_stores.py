@@ -177,6 +177,14 @@ def test_the_newest_10_000_events_of_a_user_are_kept(reopen: Open) -> None:
     assert read(reopen(), 4, 5) == expected
 
 
+def test_fewer_events_are_kept_from_the_next_opening_on(reopen: Open) -> None:
+    reopen().append(4, events((1, 10, 0), (2, 20, 0), (3, 20, 0), (4, 20, 0), (5, 30, 0)))
+    store = reopen(max_events=3)
+    assert read(store, 4) == [[(2, 20, 0), (3, 20, 0), (5, 30, 0)]]
+    store.append(4, events((6, 40, 0), (7, 5, 0)))
+    assert read(store, 4) == [[(2, 20, 0), (5, 30, 0), (6, 40, 0)]]
+
+
 def model(appends: Sequence[Sequence[Row]], limit: int) -> list[Row]:
     """What is to be read, in plain Python."""
     came = list(dict.fromkeys(row for rows in appends for row in rows))

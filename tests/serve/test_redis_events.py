@@ -1,10 +1,12 @@
 """Events in Redis under real faults: a server that is killed, hangs, forbids or never was."""
 
+import contextlib
 import itertools
 import logging
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -99,6 +101,62 @@ def test_a_server_that_restarts_between_calls_is_not_noticed(own_redis_server: S
         own_redis_server.start()
         store.append(1, events(2))
         assert items(store) == [1, 2]
+
+
+class Relay:
+    """A network between client and server that breaks `breaks` times when the client next says something."""
+
+    def __init__(self, port: int) -> None:
+        self.breaks = 0
+        self._server_port = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", self._server_port))
+            threading.Thread(target=self._carry, args=[client, server]).start()
+            threading.Thread(target=self._carry, args=[server, client]).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if source.getsockname()[1] == self._listener.getsockname()[1] and self.breaks:
+                    self.breaks -= 1
+                    break
+                target.sendall(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        source.close()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+def test_a_call_whose_connection_breaks_is_tried_once_more(redis_server: Server) -> None:
+    with closing(Relay(redis_server.port)) as relay, closing(RedisEvents(relay.url, [], prefix="relay")) as store:
+        relay.breaks = 1
+        store.append(1, events(1))
+        assert relay.breaks == 0
+        relay.breaks = 1
+        assert items(store) == [1]
+        assert relay.breaks == 0
+        relay.breaks = 1_000
+        with pytest.raises(StoreUnavailableError, match="found ConnectionError"):
+            store.append(1, events(2))
+        with pytest.raises(StoreUnavailableError, match="found ConnectionError"):
+            store.read([1])
+        assert relay.breaks > 950  # it does not try for long
+        relay.breaks = 0
+        store.append(1, events(3))
+        assert items(store) == [1, 3]
 
 
 def test_a_server_that_hangs_is_given_up(own_redis_server: Server) -> None:

@@ -95,8 +95,6 @@ class EventLog:
         self._queue_lock, self._file_lock = threading.Lock(), threading.Lock()
         self._file = paths[-1].open("ab", buffering=0)
         self._size = paths[-1].stat().st_size
-        # What a killed process wrote may not be on the disk yet; it counts as known, so it must be before that.
-        _synchronize(self._file.fileno())
 
     def _commit_with(self, mine: "_Append") -> None:
         """Write whatever waits, `mine` among it, unless the thread before this one has done so."""
@@ -191,11 +189,16 @@ def _read_whole(path: Path, *, is_last: bool) -> Segment:
     """Read a segment, and cut off what is torn; only the last one may be."""
     segment = read_segment(path)
     torn = path.stat().st_size - segment.size
-    if torn and not is_last:
-        raise damage(path, segment.size, "a record that is not whole, though another file follows")
-    if torn:
-        _log.warning("%s: cut off %d bytes of events that were never acknowledged", path, torn)
-        os.truncate(path, segment.size)
+    if not is_last:
+        if torn:
+            raise damage(path, segment.size, "a record that is not whole, though another file follows")
+        return segment
+    with path.open("r+b") as file:
+        if torn:
+            _log.warning("%s: cut off %d bytes of events that were never acknowledged", path, torn)
+            file.truncate(segment.size)
+        # What a killed process wrote may not be on the disk yet; it counts as known from now on, so it must be.
+        _synchronize(file.fileno())
     return segment
 
 

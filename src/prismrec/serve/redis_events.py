@@ -12,13 +12,14 @@ This is exact in the 53 bits of a score, for times up to the year 9999. To impor
 
 import logging
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
 
 from prismrec.data.schema import stable_keys
 from prismrec.errors import ConfigError
-from prismrec.serve.events import CONTEXT, MAX_EVENTS, Events, StoreUnavailableError, arranged, check_context
+from prismrec.serve.events import CONTEXT, MAX_EVENTS, TIME, Events, StoreUnavailableError, check_context, firsts
 
 try:
     import redis
@@ -77,9 +78,14 @@ class RedisEvents:
     def read(self, users: Sequence[int]) -> list[Events]:
         pipeline = self._client.pipeline(transaction=False)
         for user in users:
-            pipeline.zrevrange(f"{self._prefix}:{user}", 0, -1)
+            pipeline.zrevrange(f"{self._prefix}:{user}", 0, self._max_events - 1)
         answers = self._call(pipeline.execute)
-        return [Events.of_rows(arranged(_unpack(members, self._feature_keys))) for members in answers]
+        place = np.repeat(np.arange(len(users)), [len(members) for members in answers])
+        rows = np.column_stack([place, _unpack(list(chain.from_iterable(answers)), self._feature_keys)])
+        rows = rows[firsts(rows)]
+        rows = rows[np.lexsort((rows[:, 1 + TIME], rows[:, 0]))]
+        start, stop = (np.searchsorted(rows[:, 0], np.arange(len(users)), side) for side in ("left", "right"))
+        return [Events.of_rows(rows[first:end, 1:]) for first, end in zip(start, stop, strict=True)]
 
     def append(self, user: int, events: Events) -> None:
         check_context(events, self._features)
@@ -124,6 +130,7 @@ def _connect(url: str) -> redis.Redis:
             socket_timeout=_TIMEOUT,
             socket_connect_timeout=_TIMEOUT,
             retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+            retry_on_error=[redis.ConnectionError],  # pipelines of redis-py 5 look here
             protocol=2,
         )
     except ValueError:  # its text may hold a part of the password
