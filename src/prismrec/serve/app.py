@@ -234,6 +234,11 @@ def _answer_errors(app: FastAPI) -> None:
         status, code = next(known for kind, known in _STATUS.items() if isinstance(error, kind))
         return refusal(status, code, str(error), request.scope)
 
+    @app.exception_handler(OSError)
+    def unwritten(request: Request, error: OSError) -> JSONResponse:
+        _log.error("events could not be written", exc_info=error)
+        return refusal(503, "store_unavailable", "the events could not be written; try again", request.scope)
+
     @app.exception_handler(HTTPException)
     def failed(request: Request, error: HTTPException) -> JSONResponse:
         code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
