@@ -261,6 +261,10 @@ def serve(
     The running server describes its requests at /docs. Clients must send the key in the environment variable
     PRISMREC_API_KEY, if it is set. SIGHUP serves the bundle that is now at the path, and no request fails.
     """
+    import os
+
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before Faiss is loaded: spinning threads starve others
+
     from prismrec.serve.server import run_server
     from prismrec.serve.settings import ServeConfig
     from prismrec.toml import load_settings

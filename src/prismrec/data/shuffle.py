@@ -22,6 +22,4 @@ def shuffle_events(store: Store, rng: np.random.Generator) -> Store:
     dealt = np.arange(store.num_events)
     dealt[place] = place[np.lexsort((rng.random(len(place)), user))]
     columns = {name: getattr(store, name) for name in ("item", "dwell", "weight", "context")}
-    return dataclasses.replace(
-        store, **{name: column[dealt] for name, column in columns.items() if column is not None}
-    )
+    return dataclasses.replace(store, **{name: column[dealt] for name, column in columns.items() if column is not None})

@@ -58,7 +58,8 @@ class Store:
         schema = Schema.model_validate(manifest["schema"])
 
         def array(name: str, present: bool = True) -> Any:
-            return np.load(path / f"{name}.npy", mmap_mode="r") if present else None
+            # as a plain view: slices of np.memmap itself cost several times as much
+            return np.asarray(np.load(path / f"{name}.npy", mmap_mode="r")) if present else None
 
         return cls(
             path=path,

@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from prismrec.data.history import HistoryBatch
 from prismrec.errors import ArtifactError
+from prismrec.export.fused import fuse_item_encoder
 from prismrec.export.item_encoder import FEATURES, VECTORS, OnnxItemEncoder
 from prismrec.export.user_encoder import EncodedUsers, OnnxUserEncoder
 from prismrec.model.encode import encode_users
@@ -28,7 +29,8 @@ _EXAMPLES = 3  # any number but 0 and 1, which the tracer would take for constan
 
 def export_user_encoder(model: MultiInterestModel, path: Path) -> None:
     """Write the model's `forward` as ONNX with a dynamic batch dimension; inputs and outputs keep their names."""
-    _export(model, _example_inputs(model), list(EncodedUsers._fields), path)
+    with _fused_items(model):
+        _export(model, _example_inputs(model), list(EncodedUsers._fields), path)
 
 
 def export_item_encoder(model: MultiInterestModel, path: Path) -> None:
@@ -128,6 +130,17 @@ def _example_inputs(model: MultiInterestModel) -> dict[str, Tensor]:
         "now": torch.ones(_EXAMPLES, dtype=torch.int64),
         "user": torch.ones(_EXAMPLES, dtype=torch.int64),
     }
+
+
+@contextlib.contextmanager
+def _fused_items(model: MultiInterestModel) -> Iterator[None]:
+    """Let the model have its item tower in the form that is fast to serve."""
+    items = model.items
+    model.items = fuse_item_encoder(items)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        model.items = items
 
 
 @contextlib.contextmanager

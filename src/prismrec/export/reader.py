@@ -49,8 +49,12 @@ class Bundle:
         return str(self.manifest["files"][ITEM_VECTORS]["sha256"])
 
 
-def open_bundle(path: Path) -> Bundle:
+def open_bundle(path: Path, threads: int | None = None) -> Bundle:
     """Open and check a bundle, its store included.
+
+    Args:
+        path: the bundle directory.
+        threads: for the user encoder; all cores by default.
 
     Raises:
         ArtifactError: the directory is not a bundle of this format, a file is missing or damaged, or
@@ -73,6 +77,6 @@ def open_bundle(path: Path) -> Bundle:
         manifest=manifest,
         config=load_config(path / CONFIG),
         store=store,
-        encoder=OnnxUserEncoder(path / USER_ENCODER),
+        encoder=OnnxUserEncoder(path / USER_ENCODER, threads),
         index=index,
     )

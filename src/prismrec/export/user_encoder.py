@@ -30,13 +30,17 @@ class EncodedUsers(NamedTuple):
 class OnnxUserEncoder:
     """Runs `user_encoder.onnx` on the CPU."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: int | None = None) -> None:
         """Load the graph.
+
+        Args:
+            path: the file.
+            threads: for one run; all cores by default.
 
         Raises:
             ArtifactError: the file is not an ONNX graph that this ONNX Runtime can run.
         """
-        self._session = open_session(path, "user")
+        self._session = open_session(path, "user", threads)
         self._inputs = {tensor.name for tensor in self._session.get_inputs()}
 
     def encode(self, batch: HistoryBatch, item_features: np.ndarray) -> EncodedUsers:

@@ -100,9 +100,18 @@ def check_filter(where: Filter | None, has_categories: bool) -> None:
 
 def best_first(scores: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Order results [N, m <= k] by falling score, then rising row, and pad them to k places."""
+    if (scores[:, 1:] < scores[:, :-1]).all():
+        return padded(scores, k, -np.inf), padded(rows, k, NO_ROW)
     order = np.lexsort((rows, -scores), axis=1)
-    missing = k - scores.shape[1]
     return (
-        np.pad(np.take_along_axis(scores, order, 1), ((0, 0), (0, missing)), constant_values=-np.inf),
-        np.pad(np.take_along_axis(rows, order, 1), ((0, 0), (0, missing)), constant_values=NO_ROW),
+        padded(np.take_along_axis(scores, order, 1), k, -np.inf),
+        padded(np.take_along_axis(rows, order, 1), k, NO_ROW),
     )
+
+
+def padded(array: np.ndarray, k: int, value: float) -> np.ndarray:
+    """Fill the last axis up to k places."""
+    missing = k - array.shape[-1]
+    if missing == 0:  # np.pad takes its time even then
+        return array
+    return np.pad(array, (*[(0, 0)] * (array.ndim - 1), (0, missing)), constant_values=value)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prismrec.index.base import NO_ROW, Filter, Index
+from prismrec.index.base import NO_ROW, Filter, Index, padded
 from prismrec.index.policies import Policy, Ranking, maximum
 
 NO_INTEREST = -1
@@ -76,7 +76,7 @@ def search_lists(
         Scores float32 [B, V, k] and rows int64 [B, V, k], best first; -inf and row 0 where no item is left.
     """
     num_users, num_interests, _ = interests.shape
-    excluded = [np.unique(rows) for rows in exclude] if exclude is not None else [np.empty(0, np.int64)] * num_users
+    excluded = list(exclude) if exclude is not None else [np.empty(0, np.int64)] * num_users
     if len(excluded) != num_users:
         raise ValueError(f"exclude: expected one array for each of {num_users} users, found {len(excluded)}")
     # Fetching this many leaves every vector k allowed items, or all that there are.
@@ -115,21 +115,13 @@ def _fetch(
     absent = np.all(interests == 0, axis=2)
     exhausted = absent | (rows[..., -1] == NO_ROW)
     rows[absent] = NO_ROW
-    if any(map(len, excluded)):
-        users = np.arange(num_users)[:, None, None]
-        forbidden = np.concatenate([_keys(index, user, items) for user, items in enumerate(excluded)])
-        rows[np.isin(_keys(index, users, rows), forbidden)] = NO_ROW
+    forbidden = np.zeros(index.num_vectors + 1, bool)
+    for user, items in enumerate(excluded):
+        forbidden[items] = True
+        rows[user, forbidden[rows[user]]] = NO_ROW
+        forbidden[items] = False
     complete = (((rows != NO_ROW).sum(axis=2) >= k) | exhausted).all(axis=1)
     first = np.argsort(rows == NO_ROW, axis=2, kind="stable")[..., :k]
-    rows = _padded(np.take_along_axis(rows, first, 2), k, NO_ROW)
-    scores = np.where(rows == NO_ROW, -np.inf, _padded(np.take_along_axis(scores, first, 2), k, -np.inf))
-    return _Found(scores, rows, complete)
-
-
-def _keys(index: Index, user: int | np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """One integer per (user, item)."""
-    return user * (index.num_vectors + 1) + np.asarray(rows, np.int64)
-
-
-def _padded(array: np.ndarray, k: int, value: float) -> np.ndarray:
-    return np.pad(array, ((0, 0), (0, 0), (0, k - array.shape[2])), constant_values=value)
+    rows = padded(np.take_along_axis(rows, first, 2), k, NO_ROW)
+    scores = padded(np.take_along_axis(scores, first, 2), k, -np.inf)
+    return _Found(np.where(rows == NO_ROW, np.float32(-np.inf), scores), rows, complete)

@@ -1,17 +1,19 @@
-"""Answers out of arrays: items with what the catalogue shows of them, and interests with what formed them."""
+"""Answers out of arrays: items with what the catalogue shows of them, and interests with what formed them.
+
+Gives plain fields, which pydantic makes an answer of in one go.
+"""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from prismrec.data.history import HistoryBatch
-from prismrec.data.schema import ITEM
 from prismrec.export.user_encoder import EncodedUsers
 from prismrec.index.base import NO_ROW, Index
 from prismrec.index.merge import NO_INTEREST
 from prismrec.index.policies import Ranking
 from prismrec.serve.catalogue import Catalogue
-from prismrec.serve.messages import Cause, Interest, Item
 from prismrec.serve.settings import ServeConfig
 
 
@@ -34,20 +36,20 @@ class Past:
         return cls(histories.item[user], histories.time[user], encoded.vectors[user], encoded.interest_weights[user])
 
 
-def show_items(catalogue: Catalogue, ranking: Ranking) -> list[Item]:
-    """A ranking in original ids."""
+def show_items(catalogue: Catalogue, ranking: Ranking) -> list[dict[str, Any]]:
+    """A ranking in original ids, as fields of `Item`."""
     shown = catalogue.shown(ranking.item)
-    found = zip(shown, ranking.score.tolist(), ranking.interest.tolist(), strict=True)
+    interests = [None if interest == NO_INTEREST else interest for interest in ranking.interest.tolist()]
     return [
-        Item(rank=rank, score=score, interest=None if interest == NO_INTEREST else interest, **item)
-        for rank, (item, score, interest) in enumerate(found, 1)
+        {**item, "rank": rank, "score": score, "interest": interest}
+        for rank, (item, score, interest) in enumerate(zip(shown, ranking.score.tolist(), interests, strict=True), 1)
     ]
 
 
 def show_interests(
     catalogue: Catalogue, index: Index, past: Past, lists: np.ndarray, dim: int, settings: ServeConfig
-) -> list[Interest]:
-    """The interests that there are: the categories of their nearest items, and the events of the largest shares.
+) -> list[dict[str, Any]]:
+    """The interests that there are, as fields of `Interest`: where they lead, and the events of the largest shares.
 
     Args:
         catalogue: to show ids.
@@ -61,26 +63,23 @@ def show_interests(
     length = int((past.item != NO_ROW).sum())
     order = np.argsort(-past.weights[present, :length], axis=1, kind="stable")[:, : settings.events_per_interest]
     rows = past.item[order]  # [P, E]
-    cosines = unit_vectors(index, rows.reshape(-1), dim).reshape(*rows.shape, dim) @ past.vectors[present, :dim, None]
-    causes = catalogue.shown(rows.reshape(-1))
+    items = unit_vectors(index, rows.reshape(-1), dim).reshape(*rows.shape, dim)
+    columns = {
+        "timestamp": past.time[order],
+        "weight": np.take_along_axis(past.weights[present], order, 1),
+        "closeness": np.einsum("ped,pd->pe", items, past.vectors[present, :dim]),
+    }
+    shown = iter(catalogue.shown(rows.reshape(-1), with_category=False))
     return [
-        Interest(
-            interest=int(vector),
-            categories=catalogue.category_shares(lists[vector], settings.categories_per_interest),
-            events=[
-                Cause(
-                    item_id=cause[ITEM],
-                    title=cause.get("title"),
-                    timestamp=int(past.time[step]),
-                    weight=float(past.weights[vector, step]),
-                    closeness=float(cosine),
-                )
-                for cause, step, cosine in zip(
-                    causes[place * order.shape[1] :], order[place], cosines[place, :, 0], strict=False
-                )
+        {
+            "interest": vector,
+            "categories": catalogue.category_shares(lists[vector], settings.categories_per_interest),
+            "events": [
+                {**item, **dict(zip(columns, values, strict=True))}
+                for *values, item in zip(*(column[place].tolist() for column in columns.values()), shown, strict=False)
             ],
-        )
-        for place, vector in enumerate(present)
+        }
+        for place, vector in enumerate(present.tolist())
     ]
 
 

@@ -25,13 +25,21 @@ class _Job(Generic[Asked, Answered]):
 
 
 class Batcher(Generic[Asked, Answered]):
-    """One worker thread that answers whatever waits, up to a number of queries at a time."""
+    """Worker threads that answer whatever waits, up to a number of queries at a time."""
 
-    def __init__(self, answer: Callable[[list[Asked]], list[Answered]], most: int) -> None:
+    def __init__(self, answer: Callable[[list[Asked]], list[Answered]], most: int, workers: int = 1) -> None:
+        """Start the workers.
+
+        Args:
+            answer: the function; called by several threads if there are several workers.
+            most: queries answered together.
+            workers: threads. Encoder and search let other threads run, so that as many as cores are of use.
+        """
         self._answer, self._most = answer, most
         self._waiting: queue.SimpleQueue[_Job[Asked, Answered] | None] = queue.SimpleQueue()
-        self._worker = threading.Thread(target=self._work, name="batcher", daemon=True)
-        self._worker.start()
+        self._workers = [threading.Thread(target=self._work, name="batcher", daemon=True) for _ in range(workers)]
+        for worker in self._workers:
+            worker.start()
 
     async def __call__(self, queries: Sequence[Asked]) -> list[Answered]:
         """Answer queries, perhaps together with those of others; an error of a batch is tried again query by query."""
@@ -43,7 +51,8 @@ class Batcher(Generic[Asked, Answered]):
     def close(self) -> None:
         """Answer what waits, then stop; again, it does nothing."""
         self._waiting.put(None)
-        self._worker.join()
+        for worker in self._workers:
+            worker.join()
 
     def _work(self) -> None:
         while (job := self._waiting.get()) is not None:
@@ -52,6 +61,7 @@ class Batcher(Generic[Asked, Answered]):
                 jobs.append(job)
                 size += len(job.queries)
             self._answer_together(jobs)
+        self._waiting.put(None)  # for the other workers
 
     def _next(self) -> _Job[Asked, Answered] | None:
         """What waits, if anything does; the sign to stop is put back."""

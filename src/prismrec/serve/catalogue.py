@@ -4,6 +4,7 @@ Takes a bundle's store; gives look-ups in arrays, so that a million items cost n
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,12 +17,12 @@ from prismrec.data.schema import CATEGORY_FEATURES, ITEM, stable_keys
 from prismrec.data.store import Store
 from prismrec.errors import DataError
 from prismrec.index.allowed import allowed_items
-from prismrec.index.base import NO_ROW, Filter
+from prismrec.index.base import NO_CATEGORY, NO_ROW, Filter
 from prismrec.index.merge import NO_INTEREST
 from prismrec.index.policies import Ranking
 from prismrec.serve.events import TIME, Events
 from prismrec.serve.histories import KeyTable
-from prismrec.serve.messages import CategoryShare, Event, Restrictions
+from prismrec.serve.messages import Event, Restrictions
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which JSON can write and nobody can hash
 _CATEGORY, _TITLE = CATEGORY_FEATURES[0], "title"
@@ -82,22 +83,23 @@ class Catalogue:
         rows = rows[~np.isin(rows, excluded)][:k]
         return Ranking(rows, self._store.item_counts[rows].astype(np.float32), np.full(k, NO_INTEREST)[: len(rows)])
 
-    def shown(self, rows: np.ndarray) -> list[dict[str, Any]]:
+    def shown(self, rows: np.ndarray, *, with_category: bool = True) -> list[dict[str, Any]]:
         """Original id, title and category of rows, as far as the catalogue has them."""
         place = pa.array(rows - 1)
-        columns = [column.take(place).to_pylist() for column in self._shown.values()]
-        return [dict(zip(self._shown, values, strict=True)) for values in zip(*columns, strict=True)]
+        names = [name for name in self._shown if with_category or name != _CATEGORY]
+        columns = [self._shown[name].take(place).to_pylist() for name in names]
+        return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
-    def category_shares(self, rows: np.ndarray, most: int) -> list[CategoryShare]:
-        """The most frequent categories of rows (0 is none), with their shares."""
+    def category_shares(self, rows: np.ndarray, most: int) -> list[dict[str, Any]]:
+        """The most frequent categories of rows (0 is none), with their shares; of equal ones, the first in the rows."""
         rows = rows[rows != NO_ROW]
         if self._category is None or not len(rows):
             return []
-        keys, counts = np.unique(self._category[rows], return_counts=True)
-        best = np.lexsort((keys, -counts))
-        best = best[keys[best] != 0][:most]
+        counts = Counter(self._category[rows].tolist())
+        counts.pop(NO_CATEGORY, None)
         return [
-            CategoryShare(category=self._category_names[keys[place]], share=counts[place] / len(rows)) for place in best
+            {"category": self._category_names[key], "share": count / len(rows)}
+            for key, count in counts.most_common(most)
         ]
 
     def _context(self, events: Sequence[Event[Any]]) -> np.ndarray:

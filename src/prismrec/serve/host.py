@@ -85,9 +85,10 @@ class Host:
         service = self._open_service(path)
         if hasattr(self, "current"):
             _check_same_ids(self.current.service, service)
+        settings = service.settings
         for size in _WARMING:
             service.recommend(service.sample_queries(size))
-        return Serving(path, service, Batcher(service.recommend, service.settings.encoder_batch))
+        return Serving(path, service, Batcher(service.recommend, settings.encoder_batch, settings.workers))
 
 
 def _check_same_ids(old: Service, new: Service) -> None:

@@ -45,7 +45,7 @@ def open_host(
     kept: list[EventStore] = []
 
     def open_service(bundle_path: Path) -> Service:
-        bundle = open_bundle(bundle_path)
+        bundle = open_bundle(bundle_path, settings.threads)
         features.append(bundle.store.schema.context_features)
         if not kept:
             kept.append(_open_events(events or f"{path}.events", features[0], settings.max_events))

@@ -100,7 +100,7 @@ class Service:
             lists = self._search(queries, vectors[:, None], excluded)
         rankings = [merge_lists(scores, rows, query.k) for query, (scores, rows) in zip(queries, lists, strict=True)]
         nobody = [ranking._replace(interest=np.full(len(ranking.item), NO_INTEREST)) for ranking in rankings]
-        return [Similar(items=show_items(self._catalogue, ranking)) for ranking in nobody]
+        return [Similar.model_validate({"items": show_items(self._catalogue, ranking)}) for ranking in nobody]
 
     def append(self, users: Sequence[AnyUserEvents]) -> list[Appended]:
         """Remember events; when this returns, they are safe, and the next query sees them.
@@ -181,9 +181,11 @@ class Service:
         ranking = merge_lists(scores, rows, _depth(query), POLICIES[query.merge])
         if query.diversity:
             ranking = diversify(ranking, unit_vectors(self._index, ranking.item, self._dim), query.k, query.diversity)
-        return Recommendations(
-            items=show_items(self._catalogue, Ranking(*(part[: query.k] for part in ranking))),
-            interests=show_interests(self._catalogue, self._index, past, rows, self._dim, self.settings),
+        return Recommendations.model_validate(
+            {
+                "items": show_items(self._catalogue, Ranking(*(part[: query.k] for part in ranking))),
+                "interests": show_interests(self._catalogue, self._index, past, rows, self._dim, self.settings),
+            }
         )
 
     def _fall_back(self, query: AnyRecommendQuery, excluded: np.ndarray) -> Recommendations:
@@ -191,7 +193,8 @@ class Service:
         if self.settings.fallback == "none":
             return Recommendations(items=[], interests=[], fallback="none")
         ranking = self._catalogue.most_popular(query.k, excluded, self._catalogue.restriction(query))
-        return Recommendations(items=show_items(self._catalogue, ranking), interests=[], fallback="popular")
+        items = show_items(self._catalogue, ranking)
+        return Recommendations.model_validate({"items": items, "interests": [], "fallback": "popular"})
 
 
 def _depth(query: Restrictions[Any, Any]) -> int:

@@ -30,5 +30,7 @@ class ServeConfig(Section):
     """Requests in progress of one address or key, at most; beyond it: 429."""
     encoder_batch: int = Field(32, ge=1)
     """Queries encoded and searched together, at most; waiting ones form the next batch."""
-    threads: int | None = Field(None, ge=1)
-    """Of encoder and search, each; by default the number of cores."""
+    workers: int = Field(2, ge=1)
+    """Batches in progress at once; they share the cores."""
+    threads: int = Field(1, ge=1)
+    """Of the encoder for each batch; OMP_NUM_THREADS says those of the search."""
