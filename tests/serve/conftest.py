@@ -1,4 +1,7 @@
-"""A small bundle with an untrained model, the whole service on it, and a real Redis server."""
+"""A small bundle with an untrained model, others made of it, the whole service on them, and a real Redis server.
+
+To export a bundle takes as long as all else that happens here, so the session exports one.
+"""
 
 import asyncio
 import json
@@ -17,9 +20,13 @@ import pytest
 import torch
 from rich.console import Console
 
+from prismrec.artifact import write_manifest
 from prismrec.config import Config, HashingConfig, HistoryConfig, ModelConfig, PrepareConfig
 from prismrec.data.prepare import prepare
+from prismrec.data.store import Store
 from prismrec.export.bundle import export
+from prismrec.export.reader import KIND, STORE, WEIGHTS, open_bundle
+from prismrec.export.search import write_search
 from prismrec.model.multi_interest import MultiInterestModel, resolve_primes
 from prismrec.model.run import save_run
 from prismrec.serve.app import create_app
@@ -32,37 +39,79 @@ NUM_USERS, NUM_ITEMS, START = 12, 30, 1_600_000_000
 NAMES = [f"item {number}" for number in range(NUM_ITEMS)]
 
 
-def make_bundle(folder: Path, seed: int = 0, **feature: object) -> Path:
-    """Users 0 to 11 with eight events each, 30 items in five categories, the column of context `shop`."""
+def _events() -> pl.DataFrame:
+    """Users 0 to 11; user u has 2 + u events, one a minute, all times distinct."""
     rng = np.random.default_rng(0)
-    names = pl.Series(NAMES)
-    events = pl.DataFrame(
+    users = np.repeat(np.arange(NUM_USERS), np.arange(2, 2 + NUM_USERS))
+    return pl.DataFrame(
         {
-            "user_id": np.repeat(np.arange(NUM_USERS), 8),
-            "item_id": names[rng.integers(0, NUM_ITEMS, 8 * NUM_USERS)],
-            "timestamp": START + 60 * rng.permutation(8 * NUM_USERS),
-            "shop": rng.integers(0, 4, 8 * NUM_USERS),
-        }
-    ).with_columns(**feature)
-    items = pl.DataFrame(
-        {
-            "item_id": names,
-            "category": [f"category {number % 5}" for number in range(NUM_ITEMS)],
-            "title": [f"The {name}" for name in names],
+            "user_id": users,
+            "item_id": [NAMES[number] for number in rng.integers(0, NUM_ITEMS, len(users))],
+            "timestamp": START + 60 * rng.permutation(len(users)),
+            "dwell": rng.integers(1, 300, len(users)),
+            "shop": rng.integers(0, 4, len(users)),
         }
     )
-    store = prepare(events, items, folder / "store", PrepareConfig(), Console(quiet=True))
-    torch.manual_seed(seed)
-    counts = dict.fromkeys((*store.schema.item_features, *store.schema.context_features), 8)
-    hashing = resolve_primes(HashingConfig(), {**counts, "item_id": NUM_ITEMS})
-    config = Config(history=HistoryConfig(max_length=10), model=ModelConfig(embedding_dim=16, hashing=hashing))
-    save_run(folder / "run", config, store, MultiInterestModel(config.model, store.schema, 10))
-    return export(folder / "run", folder / "bundle")
+
+
+EVENTS = _events()
+
+
+def make_store(path: Path, **columns: object) -> Store:
+    """`EVENTS`, with other columns or more; 30 items in five categories."""
+    items = pl.DataFrame(
+        {
+            "item_id": NAMES,
+            "category": [f"category {number % 5}" for number in range(NUM_ITEMS)],
+            "title": [f"The {name}" for name in NAMES],
+        }
+    )
+    return prepare(EVENTS.with_columns(**columns), items, path, PrepareConfig(), Console(quiet=True))
 
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_bundle(tmp_path_factory.mktemp("bundle"))
+    folder = tmp_path_factory.mktemp("bundle")
+    store = make_store(folder / "store")
+    torch.manual_seed(0)
+    counts = dict.fromkeys((*store.schema.item_features, *store.schema.context_features), 8)
+    hashing = resolve_primes(HashingConfig(), {**counts, "item_id": NUM_ITEMS})
+    config = Config(
+        history=HistoryConfig(max_length=8, recent_events=3), model=ModelConfig(embedding_dim=16, hashing=hashing)
+    )
+    save_run(folder / "run", config, store, MultiInterestModel(config.model, store.schema, 8))
+    return export(folder / "run", folder / "bundle", user_vectors=True)
+
+
+def with_other_items(bundle: Path, out: Path) -> Path:
+    """A bundle whose items have each other's vectors, so that it answers otherwise."""
+    shutil.copytree(bundle, out)
+    opened = open_bundle(bundle)
+    vectors = opened.index.vectors(np.arange(NUM_ITEMS, 0, -1))
+    index = write_search(out, opened.store.item_ids, vectors, vectors[:, None], seed=0)
+    weights = out / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[::-1])  # serving reads nothing of them but the checksum, the model's name
+    _describe(out, opened.manifest | {"index": index})
+    return out
+
+
+def with_store(bundle: Path, out: Path, **columns: object) -> Path:
+    """A bundle whose events have other columns or more; good enough to open."""
+    shutil.copytree(bundle, out)
+    make_store(out / STORE, **columns)
+    _describe(out, open_bundle(bundle).manifest)
+    return out
+
+
+def _describe(bundle: Path, manifest: dict[str, Any]) -> None:
+    content = {name: value for name, value in manifest.items() if name not in ("kind", "format_version", "files")}
+    write_manifest(bundle, KIND, **content)
+
+
+@pytest.fixture(scope="session")
+def other_bundle(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another model of the same store."""
+    return with_other_items(bundle, tmp_path_factory.mktemp("other") / "bundle")
 
 
 class Client:
@@ -92,9 +141,9 @@ def make_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
     """Serve a bundle with settings, events in a folder of their own."""
     hosts = []
 
-    def make(path: Path, key: str | None = None, **settings: object) -> Client:
+    def make(path: Path, key: str | None = None, index: str | None = None, **settings: object) -> Client:
         serving, metrics = ServeConfig.model_validate(settings), Metrics()
-        host = open_host(path, serving, metrics, events=str(tmp_path_factory.mktemp("events")))
+        host = open_host(path, serving, metrics, index=index, events=str(tmp_path_factory.mktemp("events")))
         hosts.append(host)
         return Client(create_app(host, serving, metrics, key), metrics)
 

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import httpx
+import polars as pl
 import pytest
 
 from prismrec.errors import ArtifactError
@@ -14,20 +15,18 @@ from prismrec.serve.metrics import Metrics
 from prismrec.serve.opening import open_host
 from prismrec.serve.settings import ServeConfig
 
-from .conftest import START, make_bundle
+from .conftest import START, with_store
 
 
 @pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def bundles(bundle: Path, other_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two models of the same store, one with ids of text, and one with another column of context."""
     folder = tmp_path_factory.mktemp("bundles")
-    import polars as pl
-
     return {
-        "first": make_bundle(folder / "first", seed=0),
-        "second": make_bundle(folder / "second", seed=1),
-        "text": make_bundle(folder / "text", user_id=pl.format("user {}", "user_id")),
-        "town": make_bundle(folder / "town", town=pl.lit(1)),
+        "first": bundle,
+        "second": other_bundle,
+        "text": with_store(bundle, folder / "text", user_id=pl.format("user {}", "user_id")),
+        "town": with_store(bundle, folder / "town", town=pl.lit(1)),
     }
 
 

@@ -7,52 +7,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-import torch
 
-from prismrec.config import Config, HashingConfig, HistoryConfig, ModelConfig, PrepareConfig
-from prismrec.data.prepare import prepare
 from prismrec.errors import ArtifactError, ConfigError, DataError
-from prismrec.export.bundle import export
-from prismrec.model.multi_interest import MultiInterestModel, resolve_primes
-from prismrec.model.run import save_run
 from prismrec.serve import recommender as module
 from prismrec.serve.recommender import Recommender, write_recommendations
 
-NUM_USERS, NUM_ITEMS, START = 12, 30, 1_600_000_000
+from .conftest import EVENTS, NUM_ITEMS, NUM_USERS, START
 
-
-def _events() -> pl.DataFrame:
-    """Users 100 to 111; user 100 + u has 2 + u events, one a minute, all times distinct."""
-    rng = np.random.default_rng(0)
-    users = np.repeat(np.arange(NUM_USERS), np.arange(2, 2 + NUM_USERS))
-    return pl.DataFrame(
-        {
-            "user_id": 100 + users,
-            "item_id": [f"item {i}" for i in rng.integers(0, NUM_ITEMS, len(users))],
-            "timestamp": START + 60 * rng.permutation(len(users)),
-            "dwell": rng.integers(1, 300, len(users)),
-            "shop": [f"shop {i}" for i in rng.integers(0, 4, len(users))],
-        }
-    )
-
-
-EVENTS = _events()
-NEWEST = START + 60 * (len(EVENTS) - 1)
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("recommender")
-    names = [f"item {i}" for i in range(NUM_ITEMS)]
-    items = pl.DataFrame({"item_id": names, "category": [f"category {i % 5}" for i in range(NUM_ITEMS)]})
-    store = prepare(EVENTS, items, directory / "store", PrepareConfig())
-    torch.manual_seed(0)
-    hashing = resolve_primes(HashingConfig(), {"item_id": NUM_ITEMS, "category": 5, "shop": 4})
-    config = Config(
-        history=HistoryConfig(max_length=8, recent_events=3), model=ModelConfig(embedding_dim=16, hashing=hashing)
-    )
-    save_run(directory / "run", config, store, MultiInterestModel(config.model, store.schema, 8))
-    return export(directory / "run", directory / "bundle", user_vectors=True)
+NEWEST = int(EVENTS["timestamp"].max())
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +45,7 @@ def test_every_known_user_by_default(recommender: Recommender) -> None:
         "score": pl.Float32,
         "interest": pl.Int32,
     }
-    assert sorted(_lists(found)) == list(range(100, 112))
+    assert sorted(_lists(found)) == list(range(NUM_USERS))
     for _, rows in found.group_by("user_id"):
         assert rows["rank"].to_list() == [1, 2, 3, 4, 5]
         assert rows["score"].is_sorted(descending=True)
@@ -108,65 +70,66 @@ def test_equals_brute_force_over_the_exported_vectors(
 def test_the_whole_rest_of_the_catalogue_if_asked(recommender: Recommender) -> None:
     found = _lists(recommender.recommend(k=1000))
     everything = {f"item {i}" for i in range(NUM_ITEMS)}
-    assert {user: set(items) for user, items in found.items()} == {u: everything - _seen(u) for u in range(100, 112)}
+    assert {user: set(items) for user, items in found.items()} == {u: everything - _seen(u) for u in range(NUM_USERS)}
     assert {len(items) for items in _lists(recommender.recommend(k=1000, include_seen=True)).values()} == {NUM_ITEMS}
 
 
 def test_users_asked_for_come_once_in_the_order_asked(recommender: Recommender) -> None:
     everyone = _lists(recommender.recommend(k=4))
-    found = _lists(recommender.recommend(_users(107, 103, 107), k=4))
-    assert list(found) == [107, 103]
-    assert found == {user: everyone[user] for user in (107, 103)}
+    found = _lists(recommender.recommend(_users(7, 3, 7), k=4))
+    assert list(found) == [7, 3]
+    assert found == {user: everyone[user] for user in (7, 3)}
 
 
 def test_a_new_user_with_the_events_of_a_known_one_gets_the_same(recommender: Recommender) -> None:
-    known = EVENTS.filter(pl.col("user_id") == 110)
-    new = known.with_columns(user_id=pl.lit(7)).sample(fraction=1, shuffle=True, seed=1)
+    known = EVENTS.filter(pl.col("user_id") == 10)
+    new = known.with_columns(user_id=pl.lit(107)).sample(fraction=1, shuffle=True, seed=1)
     found = recommender.recommend(new, k=10, now=NEWEST).drop("user_id")
-    expected = recommender.recommend(_users(110), k=10).drop("user_id")
+    expected = recommender.recommend(_users(10), k=10).drop("user_id")
     assert found.drop("score").equals(expected.drop("score"))
     np.testing.assert_allclose(found["score"], expected["score"], atol=1e-6)
 
 
 def test_events_that_the_store_already_holds_change_nothing(recommender: Recommender) -> None:
-    given = EVENTS.filter(pl.col("user_id").is_in([104, 110]))
-    assert recommender.recommend(given, k=10, now=NEWEST).equals(recommender.recommend(_users(104, 110), k=10))
+    given = EVENTS.filter(pl.col("user_id").is_in([4, 10]))
+    assert recommender.recommend(given, k=10, now=NEWEST).equals(recommender.recommend(_users(4, 10), k=10))
 
 
 def test_given_events_add_to_a_known_users_history(recommender: Recommender) -> None:
-    before = _lists(recommender.recommend(_users(105), k=10))[105]
-    given = pl.DataFrame({"user_id": [105], "item_id": [before[0]], "timestamp": [NEWEST + 60]})
-    after = _lists(recommender.recommend(given, k=100))[105]
-    assert set(after) == {f"item {i}" for i in range(NUM_ITEMS)} - _seen(105) - {before[0]}
+    before = _lists(recommender.recommend(_users(5), k=10))[5]
+    given = pl.DataFrame({"user_id": [5], "item_id": [before[0]], "timestamp": [NEWEST + 60]})
+    after = _lists(recommender.recommend(given, k=100))[5]
+    assert set(after) == {f"item {i}" for i in range(NUM_ITEMS)} - _seen(5) - {before[0]}
     formed = recommender.interests(given)
     assert formed["timestamp"].max() == NEWEST + 60
-    assert set(formed["item_id"]) == {before[0], *_seen(105)}
+    assert set(formed["item_id"]) == {before[0], *_seen(5)}
 
 
 def test_now_is_the_newest_event_stored_or_given(recommender: Recommender) -> None:
-    given = pl.DataFrame({"user_id": [7, 8], "item_id": ["item 1", "item 2"], "timestamp": [START, NEWEST + 90_000]})
+    times = [START, NEWEST + 90_000]
+    given = pl.DataFrame({"user_id": [107, 108], "item_id": ["item 1", "item 2"], "timestamp": times})
     assert recommender.recommend(given, k=5).equals(recommender.recommend(given, k=5, now=NEWEST + 90_000))
-    assert recommender.recommend(_users(104), k=5).equals(recommender.recommend(_users(104), k=5, now=NEWEST))
+    assert recommender.recommend(_users(4), k=5).equals(recommender.recommend(_users(4), k=5, now=NEWEST))
 
 
 def test_later_events_are_no_history_but_seen(recommender: Recommender) -> None:
-    times = EVENTS.filter(pl.col("user_id") == 111)["timestamp"].sort()
+    times = EVENTS.filter(pl.col("user_id") == 11)["timestamp"].sort()
     now = int(times[4])
-    formed = recommender.interests(_users(111), now=now)
+    formed = recommender.interests(_users(11), now=now)
     assert formed["timestamp"].unique().sort().to_list() == times[:5].to_list()
-    found = _lists(recommender.recommend(_users(111), k=100, now=now))[111]
-    assert not _seen(111) & set(found)
+    found = _lists(recommender.recommend(_users(11), k=100, now=now))[11]
+    assert not _seen(11) & set(found)
 
 
 def test_times_as_datetimes(recommender: Recommender) -> None:
-    given = EVENTS.filter(pl.col("user_id") == 106).with_columns(user_id=pl.lit(1))
+    given = EVENTS.filter(pl.col("user_id") == 6).with_columns(user_id=pl.lit(101))
     start = datetime.fromtimestamp(START, UTC)
     moments = pl.Series([start + timedelta(seconds=time - START) for time in given["timestamp"]])
     assert recommender.recommend(given.with_columns(timestamp=moments), k=5).equals(recommender.recommend(given, k=5))
 
 
 def test_values_as_a_csv_file_has_them(recommender: Recommender) -> None:
-    given = EVENTS.filter(pl.col("user_id") == 106).with_columns(user_id=pl.lit(1))
+    given = EVENTS.filter(pl.col("user_id") == 6).with_columns(user_id=pl.lit(101))
     moments = [datetime.fromtimestamp(time, UTC).isoformat() for time in given["timestamp"]]
     text = given.with_columns(pl.Series("timestamp", moments), pl.col("dwell").cast(pl.String))
     assert recommender.recommend(text, k=5).equals(recommender.recommend(given, k=5))
@@ -181,10 +144,10 @@ def test_a_user_of_whose_events_no_item_is_known_gets_nothing(recommender: Recom
 def test_items_outside_the_catalogue_are_counted_and_ignored(
     recommender: Recommender, caplog: pytest.LogCaptureFixture
 ) -> None:
-    given = pl.DataFrame({"user_id": [1, 1, 2], "item_id": ["item 3", "none", "such"], "timestamp": [5, 6, 7]})
+    given = pl.DataFrame({"user_id": [101, 101, 102], "item_id": ["item 3", "none", "such"], "timestamp": [5, 6, 7]})
     with caplog.at_level(logging.WARNING):
         found = recommender.recommend(given, k=3)
-    assert found["user_id"].to_list() == [1, 1, 1]
+    assert found["user_id"].to_list() == [101, 101, 101]
     assert found.equals(recommender.recommend(given[:1], k=3))
     assert caplog.messages[:2] == [
         "ignored 2 given events of items that are not in the catalogue",
@@ -193,8 +156,8 @@ def test_items_outside_the_catalogue_are_counted_and_ignored(
 
 
 def test_interests_share_out_the_newest_events(recommender: Recommender) -> None:
-    formed = recommender.interests(_users(111))
-    newest = EVENTS.filter(pl.col("user_id") == 111).sort("timestamp", descending=True)[:8]  # max_length is 8
+    formed = recommender.interests(_users(11))
+    newest = EVENTS.filter(pl.col("user_id") == 11).sort("timestamp", descending=True)[:8]  # max_length is 8
     for _, rows in formed.group_by("interest"):
         assert rows["weight"].sum() == pytest.approx(1, abs=1e-5)
         assert rows["weight"].is_sorted(descending=True)
@@ -206,16 +169,16 @@ def test_interests_share_out_the_newest_events(recommender: Recommender) -> None
 def test_closeness_is_the_cosine_of_event_and_interest(recommender: Recommender, bundle: Path) -> None:
     items = dict(pl.read_parquet(bundle / "item_vectors.parquet").iter_rows())
     users = dict(pl.read_parquet(bundle / "user_vectors.parquet").iter_rows())
-    formed = recommender.interests(_users(111))
+    formed = recommender.interests(_users(11))
     expected = [
-        np.dot(users[111][interest], items[item])
+        np.dot(users[11][interest], items[item])
         for interest, item in zip(formed["interest"], formed["item_id"], strict=True)
     ]
     np.testing.assert_allclose(formed["closeness"], expected, atol=1e-5)
 
 
 def test_batches_do_not_change_the_result(recommender: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = pl.concat([EVENTS, EVENTS[:5].with_columns(user_id=pl.lit(3, pl.Int64))])
+    given = pl.concat([EVENTS, EVENTS[:5].with_columns(user_id=pl.lit(103, pl.Int64))])
     known, mixed = recommender.recommend(k=6), recommender.recommend(given, k=6)
     monkeypatch.setattr(module, "_USERS_PER_BATCH", 5)
     for found, expected in ((recommender.recommend(k=6), known), (recommender.recommend(given, k=6), mixed)):
@@ -225,11 +188,11 @@ def test_batches_do_not_change_the_result(recommender: Recommender, monkeypatch:
 
 
 def test_ids_of_another_integer_width_are_the_same_ids(recommender: Recommender) -> None:
-    narrow = recommender.recommend(_users(104).cast(pl.UInt16), k=3)
-    assert narrow.equals(recommender.recommend(_users(104), k=3))
+    narrow = recommender.recommend(_users(4).cast(pl.UInt16), k=3)
+    assert narrow.equals(recommender.recommend(_users(4), k=3))
 
 
-GOOD = pl.DataFrame({"user_id": [1, 2], "item_id": ["item 1", "item 2"], "timestamp": [10, 20]})
+GOOD = pl.DataFrame({"user_id": [101, 102], "item_id": ["item 1", "item 2"], "timestamp": [10, 20]})
 
 
 @pytest.mark.parametrize(
@@ -249,7 +212,7 @@ GOOD = pl.DataFrame({"user_id": [1, 2], "item_id": ["item 1", "item 2"], "timest
         (GOOD.with_columns(timestamp=pl.Series([1.5, 2.5])), r"column 'timestamp': expected whole seconds, datetimes"),
         (GOOD.with_columns(timestamp=1_600_000_000_000), r"row 1: expected seconds from 0 up \(not milliseconds\)"),
         (GOOD.with_columns(dwell=pl.Series([3, -5])), r"column 'dwell', row 2: expected seconds .*, found -5"),
-        (_users(104, 5, 104, 6), r"expected users of the store, found 2 unknown, the first 5; leave them out, or give"),
+        (_users(4, 105, 4, 106), r"expected users of the store, found 2 unknown, the first 105; leave them out"),
     ],
 )
 def test_bad_input_is_located(recommender: Recommender, users: pl.DataFrame, message: str) -> None:
