@@ -35,7 +35,7 @@ def test_bounds_of_splits(store: Store) -> None:
 
 def test_arrays_are_mapped_not_read(store: Store) -> None:
     for array in (store.item, store.time, store.offsets, store.item_features):
-        assert isinstance(array, np.memmap)
+        assert isinstance(array.base, np.memmap)
         assert not array.flags.writeable
     assert (store.dwell, store.weight, store.context) == (None, None, None)
 
