@@ -54,6 +54,11 @@ _STATUS: dict[type[PrismRecError], tuple[int, str]] = {
     SearchIndexError: (503, "index_unavailable"),
     ArtifactError: (409, "bundle_unusable"),
 }
+_UNAVAILABLE = {
+    "store_unavailable": "the events cannot be reached; try again",
+    "index_unavailable": "the vector database cannot be reached; try again",
+}
+"""In place of messages that name other servers."""
 
 
 def create_app(host: Host, settings: ServeConfig, metrics: Metrics, key: str | None = None) -> Gate:
@@ -70,7 +75,7 @@ def create_app(host: Host, settings: ServeConfig, metrics: Metrics, key: str | N
         title="PrismRec",
         version=version("prismrec"),
         description="Several interests per user.",
-        lifespan=lambda app: _lifespan(app, host),
+        lifespan=lambda app: _lifespan(app, host, metrics),
         responses=_REFUSED,
     )
     _answer_errors(app)
@@ -159,6 +164,8 @@ def _add_watching(app: FastAPI, host: Host, metrics: Metrics) -> None:
     @app.get("/metrics")
     async def scrape() -> Response:
         """Say what Prometheus scrapes."""
+        metrics.info.clear()
+        metrics.info.labels(host.current.model).set(1)
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
 
@@ -179,13 +186,13 @@ def _add_changes(app: FastAPI, host: Host, metrics: Metrics) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _lifespan(_: FastAPI, host: Host) -> AsyncIterator[None]:
+async def _lifespan(_: FastAPI, host: Host, metrics: Metrics) -> AsyncIterator[None]:
     """SIGHUP changes the bundle, as servers do."""
     loop = asyncio.get_running_loop()
     changes: set[asyncio.Task[Any]] = set()
 
     def change() -> None:
-        task = loop.create_task(_reload_logged(host))
+        task = loop.create_task(_reload_logged(host, metrics))
         changes.add(task)
         task.add_done_callback(changes.discard)
 
@@ -193,13 +200,16 @@ async def _lifespan(_: FastAPI, host: Host) -> AsyncIterator[None]:
         NotImplementedError, RuntimeError, ValueError
     ):  # only the main thread may, and not everywhere
         loop.add_signal_handler(signal.SIGHUP, change)
+    if host.has_moved:  # what was signalled during the start
+        change()
     yield
     host.close()
 
 
-async def _reload_logged(host: Host) -> None:
+async def _reload_logged(host: Host, metrics: Metrics) -> None:
     try:
         _log.info("serving %s", (await host.reload()).path)
+        metrics.swaps.inc()
     except PrismRecError as error:
         _log.error("still serving %s: %s", host.current.path, error)
 
@@ -232,7 +242,9 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(PrismRecError)
     def refused(request: Request, error: PrismRecError) -> JSONResponse:
         status, code = next(known for kind, known in _STATUS.items() if isinstance(error, kind))
-        return refusal(status, code, str(error), request.scope)
+        if code in _UNAVAILABLE:
+            _log.error("%s", error, extra={"fields": {"request_id": request.scope["request_id"]}})
+        return refusal(status, code, _UNAVAILABLE.get(code, str(error)), request.scope)
 
     @app.exception_handler(OSError)
     def unwritten(request: Request, error: OSError) -> JSONResponse:

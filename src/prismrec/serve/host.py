@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from prismrec.errors import ArtifactError
+from prismrec.errors import ArtifactError, PrismRecError
 from prismrec.export.reader import WEIGHTS
 from prismrec.serve.batching import Batcher
 from prismrec.serve.messages import AnyRecommendQuery, Recommendations
@@ -50,11 +50,16 @@ class Host:
         self._previous: Path | None = None
         self.current = self._open(path.resolve())
 
+    @property
+    def has_moved(self) -> bool:
+        """Whether the path, a link, means another bundle than the one that is served."""
+        return self._path.resolve() != self.current.path
+
     async def reload(self) -> Serving:
         """Serve what is at the path now; if that cannot be served, what was served goes on.
 
         Raises:
-            PrismRecError: it cannot be served.
+            ArtifactError: it cannot be served, whatever the reason.
         """
         return await self._change_to(self._path.resolve())
 
@@ -62,7 +67,7 @@ class Host:
         """Serve the bundle before this one again.
 
         Raises:
-            ArtifactError: there was none, or it is gone.
+            ArtifactError: there was none, or it can no longer be served.
         """
         if self._previous is None:
             raise ArtifactError("expected a bundle served before this one, there was none")
@@ -75,7 +80,10 @@ class Host:
 
     async def _change_to(self, path: Path) -> Serving:
         async with self._changing:
-            opened = await asyncio.to_thread(self._open, path)
+            try:
+                opened = await asyncio.to_thread(self._open, path)
+            except (PrismRecError, OSError) as error:
+                raise ArtifactError(str(error)) from error
             before, self.current = self.current, opened
             self._previous = before.path
             await asyncio.to_thread(before.recommend.close)  # what came before the change is answered by what was there

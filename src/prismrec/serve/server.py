@@ -45,6 +45,7 @@ def run_server(
         PrismRecError: what is to be served cannot be.
         OSError: the address cannot be listened on.
     """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it would end the process; the application looks at the path again
     log_as_json()
     metrics = Metrics()
     opened = open_host(bundle, settings, metrics, index=index, events=events)

@@ -1,0 +1,296 @@
+"""`prismrec serve` as a process: killed, told to change its bundle or to stop, asked wrongly, and asked too much."""
+
+import contextlib
+import itertools
+import json
+import random
+import shutil
+import signal
+import socket
+import struct
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from .conftest import NAMES, START
+from .processes import QUESTIONS, RECOMMEND, HeldRequest, Server, crowd, wait_for
+
+KEY = "sesam"
+
+
+# Killed
+
+
+@pytest.mark.parametrize("where", ["log", "redis"])
+def test_no_acknowledged_event_is_lost_when_the_server_is_killed(
+    where: str, bundle: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    redis = request.getfixturevalue("own_redis_server") if where == "redis" else None
+    events = f"--events={redis.url if redis else tmp_path / 'events'}"
+    with Server(bundle, tmp_path, events) as server:
+        acknowledged, begun = _append_until_killed(server)
+    if redis:
+        redis.kill()
+        redis.start()
+    with Server(bundle, tmp_path, events) as server, server.client() as client:
+        for user, known in acknowledged.items():
+            found = client.post(RECOMMEND, json={"user_id": user}).json()
+            allowed = [
+                client.post(RECOMMEND, json={"events": history}).json()
+                for history in (known, known + begun.get(user, []))
+            ]
+            assert found["fallback"] is None
+            assert found in allowed
+
+
+Histories = dict[int, list[dict[str, Any]]]
+
+
+def _append_until_killed(server: Server) -> tuple[Histories, Histories]:
+    """Append events of new users from four threads; kill the server after a random number of answers.
+
+    Returns:
+        By user, the events that were acknowledged, and those that were under way.
+    """
+    acknowledged, begun = defaultdict(list), {}
+    left = itertools.count(random.Random(0).randrange(40, 80), -1)
+
+    def append(thread: int) -> None:
+        rng = random.Random(1 + thread)
+        with server.client() as client, contextlib.suppress(httpx.TransportError):
+            for number in itertools.count():
+                user = 1000 * (1 + thread) + number // 3  # three requests each
+                begun[user] = [
+                    {"item_id": rng.choice(NAMES), "timestamp": START + 100 * number + place, "shop": rng.randrange(4)}
+                    for place in range(rng.randint(1, 4))
+                ]
+                answer = client.post("/v1/events", json={"user_id": user, "events": begun[user]})
+                assert answer.json() == {"events": len(begun[user]), "unknown_items": 0}
+                acknowledged[user] += begun.pop(user)
+                if next(left) == 0:
+                    server.process.kill()
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(append, range(4)))
+    assert len(acknowledged) > 12
+    return acknowledged, begun
+
+
+# Told to change
+
+
+class Site:
+    """A link to a bundle, and a server of what the link means."""
+
+    def __init__(self, link: Path, server: Server) -> None:
+        self.link, self.server = link, server
+
+    def change_to(self, bundle: Path) -> None:
+        """Let the link mean another bundle, and tell the server."""
+        other = self.link.with_name("next")
+        other.symlink_to(bundle)
+        other.replace(self.link)
+        self.server.process.send_signal(signal.SIGHUP)
+
+    def wait_for(self, bundle: Path) -> None:
+        """Until the server serves the bundle."""
+        wait_for(lambda: self.server.health()["model"] == _model(bundle))
+
+
+def _model(bundle: Path) -> str:
+    return json.loads((bundle / "manifest.json").read_text())["files"]["model.safetensors"]["sha256"][:12]
+
+
+@pytest.fixture(scope="module")
+def site(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "current").symlink_to(bundle)
+    with Server(folder / "current", folder) as server:
+        yield Site(folder / "current", server)
+
+
+def test_no_request_fails_while_the_bundle_changes(site: Site, bundle: Path, other_bundle: Path) -> None:
+    with site.server.client() as client, crowd(site.server):
+        before = client.post(RECOMMEND, json={"user_id": 4}).json()
+        for new in (other_bundle, bundle, other_bundle, bundle, other_bundle):
+            site.change_to(new)
+            site.wait_for(new)
+        assert client.post(RECOMMEND, json={"user_id": 4}).json()["items"] != before["items"]
+    metrics = site.server.metrics()
+    assert metrics["prismrec_swaps_total",] == 5
+    assert {key: value for key, value in metrics.items() if key[0] == "prismrec_bundle"} == {
+        ("prismrec_bundle", _model(other_bundle)): 1
+    }
+
+
+def test_a_damaged_bundle_changes_nothing(site: Site, bundle: Path, tmp_path: Path) -> None:
+    model = site.server.health()["model"]
+    shutil.copytree(bundle, tmp_path / "damaged")
+    (tmp_path / "damaged" / "config.toml").write_text("popularity = 0.5")
+    with crowd(site.server):
+        site.change_to(tmp_path / "damaged")
+        wait_for(lambda: any(line["level"] == "error" for line in site.server.lines()))
+    errors = [line["message"] for line in site.server.lines() if line["level"] == "error"]
+    assert len(errors) == 1
+    assert errors[0].startswith("still serving ")
+    assert "config.toml: does not match its checksum in the manifest" in errors[0]
+    assert site.server.health()["model"] == model
+
+
+def test_a_signal_during_the_start_waits_for_its_end(bundle: Path, other_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "current").symlink_to(bundle)
+    site = Site(tmp_path / "current", Server(tmp_path / "current", tmp_path))
+    wait_for((tmp_path / "current.events" / "lock").exists)  # it is opening the bundle
+    site.change_to(other_bundle)
+    with site.server:
+        site.wait_for(other_bundle)
+
+
+# Told to stop
+
+
+def test_what_has_begun_is_answered_before_the_server_stops(bundle: Path, tmp_path: Path) -> None:
+    with Server(bundle, tmp_path, f"--events={tmp_path / 'events'}") as server:
+        held = [HeldRequest(server, query, path) for path, query in QUESTIONS]
+        server.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: _refuses(server))
+        for request in held:
+            request.send()
+        assert [request.status() for request in held] == [200] * len(held)
+        assert server.process.wait(timeout=60) == 0
+    assert server.lines()[-1]["message"].startswith("Finished server process")
+
+
+def _refuses(server: Server) -> bool:
+    try:
+        server.connect().close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+# Asked wrongly
+
+
+@pytest.fixture(scope="module")
+def server(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    with Server(bundle, folder, f"--events={folder / 'events'}", key=KEY) as server:
+        yield server
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/docs", "/v1/events", "/nowhere"])
+def test_without_the_key_nothing_is_answered(server: Server, path: str) -> None:
+    with server.client() as client:
+        answer = client.get(path, headers={"x-api-key": "", "x-request-id": "abc"})
+        assert (answer.status_code, answer.headers["x-request-id"]) == (401, "abc")
+        assert answer.json() == {
+            "error": {
+                "code": "unauthorized",
+                "message": "expected the key in the header X-API-Key",
+                "request_id": "abc",
+            }
+        }
+
+
+def test_the_key_opens_and_those_that_watch_need_none(server: Server) -> None:
+    with server.client() as client:
+        for headers in ({"x-api-key": KEY}, {"x-api-key": "", "authorization": f"Bearer {KEY}"}):
+            assert client.post(RECOMMEND, json={"user_id": 4}, headers=headers).status_code == 200
+        for path in ("/ready", "/health"):
+            assert client.get(path, headers={"x-api-key": ""}).json()["status"] == "ok"
+
+
+def test_every_line_of_the_log_is_an_object(server: Server, bundle: Path) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"no HTTP\r\n\r\n")
+        assert b" 400 " in connection.recv(1000)
+    asked = {"a": ({"user_id": 4}, RECOMMEND, 200), "b": ({}, "other", 404), "c": ({"k": 0}, RECOMMEND, 422)}
+    with server.client() as client:
+        for name, (query, path, _) in asked.items():
+            answer = client.post(path, json=query, headers={"x-request-id": name})
+            assert answer.headers["x-request-id"] == name
+    wait_for(lambda: [line for line in server.lines() if line.get("request_id") == "c"])
+    assert server.said().startswith(f"{bundle}: served at {server.url}, until Ctrl-C\n")
+    for line in server.lines():
+        assert datetime.fromisoformat(line["time"]).tzinfo is not None
+        assert line["level"] in ("info", "warning")
+        assert {"logger", "message"} <= set(line)
+    for name, (_, path, status) in asked.items():
+        [line] = [line for line in server.lines() if line.get("request_id") == name]
+        assert (line["message"], line["path"], line["status"]) == ("request", path, status)
+        assert line["ms"] > 0
+    assert KEY not in server.said()
+
+
+def test_metrics(server: Server) -> None:
+    before = server.metrics()
+    with server.client() as client:
+        client.post(RECOMMEND, json={"user_id": 4, "k": 7})
+        client.post(RECOMMEND, json={"user_id": 901, "only_items": []})
+        client.post("/v1/events", json=QUESTIONS[-1][1])
+    after = server.metrics()
+    assert after["prismrec_requests_in_progress",] == 1  # this one
+    changed = {key: value - before.get(key, 0) for key, value in after.items() if value != before.get(key)}
+    expected = {
+        ("prismrec_requests_total", RECOMMEND, "200"): 2,
+        ("prismrec_request_seconds_count", RECOMMEND): 2,
+        ("prismrec_encoder_batch_size_sum",): 2,
+        ("prismrec_candidates_sum",): 7,
+        ("prismrec_empty_answers_total",): 1,
+        ("prismrec_fallback_answers_total",): 1,
+        ("prismrec_events_appended_total",): 1,
+        **{("prismrec_stage_seconds_count", stage): 2 for stage in ("histories", "encode", "search", "answer")},
+    }
+    assert {key: changed.get(key) for key in expected} == expected
+    assert after["prismrec_bundle", server.health()["model"]] == 1
+
+
+# Asked too much
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_is_too_large(server: Server, chunked: bool) -> None:
+    piece = b" " * 2**20
+    with server.client() as client, crowd(server):
+        answer = client.post(RECOMMEND, content=iter([piece] * 30) if chunked else 30 * piece)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+        assert client.post(RECOMMEND, json={"user_id": 4}).status_code == 200
+
+
+def test_too_many_requests_are_told_when_to_come_back(bundle: Path, tmp_path: Path) -> None:
+    with Server(bundle, tmp_path, f"--events={tmp_path / 'events'}", "--set=max_concurrent=1") as server:
+        held = HeldRequest(server, {"user_id": 4})
+
+        def ask(_: object) -> httpx.Response:
+            with server.client() as client:
+                return client.post(RECOMMEND, json={"user_id": 4})
+
+        with ThreadPoolExecutor(4) as pool:
+            for answer in pool.map(ask, range(8)):
+                assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+                assert answer.json()["error"]["code"] == "overloaded"
+            assert server.health()["status"] == "ok"
+            held.send()
+            assert held.status() == 200
+            wait_for(lambda: ask(None).status_code == 200)
+            assert {answer.status_code for answer in pool.map(ask, range(40))} <= {200, 503}
+        wait_for(lambda: ask(None).status_code == 200)
+
+
+def test_clients_that_leave_disturb_nobody(server: Server) -> None:
+    with crowd(server):
+        for size in [10, None] * 10:
+            request = HeldRequest(server, {"queries": [{"user_id": 4}] * 100}, f"{RECOMMEND}/batch")
+            request.send(size)
+            # closed by a reset, as when a client is killed
+            request.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            request.socket.close()
+    wait_for(lambda: server.metrics()["prismrec_requests_in_progress",] == 1)
+    assert not [line for line in server.lines() if line["level"] == "error"]
