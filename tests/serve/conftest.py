@@ -83,11 +83,11 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(folder / "run", folder / "bundle", user_vectors=True)
 
 
-def with_other_items(bundle: Path, out: Path) -> Path:
+def with_other_items(bundle: Path, out: Path, shift: int = 1) -> Path:
     """A bundle whose items have each other's vectors, so that it answers otherwise."""
     shutil.copytree(bundle, out)
     opened = open_bundle(bundle)
-    vectors = opened.index.vectors(np.arange(NUM_ITEMS, 0, -1))
+    vectors = opened.index.vectors(np.roll(np.arange(1, NUM_ITEMS + 1), shift))
     index = write_search(out, opened.store.item_ids, vectors, vectors[:, None], seed=0)
     weights = out / WEIGHTS
     weights.write_bytes(weights.read_bytes()[::-1])  # serving reads nothing of them but the checksum, the model's name
@@ -141,9 +141,12 @@ def make_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
     """Serve a bundle with settings, events in a folder of their own."""
     hosts = []
 
-    def make(path: Path, key: str | None = None, index: str | None = None, **settings: object) -> Client:
+    def make(
+        path: Path, key: str | None = None, index: str | None = None, events: str | None = None, **settings: object
+    ) -> Client:
         serving, metrics = ServeConfig.model_validate(settings), Metrics()
-        host = open_host(path, serving, metrics, index=index, events=str(tmp_path_factory.mktemp("events")))
+        events = events or str(tmp_path_factory.mktemp("events"))
+        host = open_host(path, serving, metrics, index=index, events=events)
         hosts.append(host)
         return Client(create_app(host, serving, metrics, key), metrics)
 

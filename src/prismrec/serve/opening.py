@@ -56,7 +56,12 @@ def open_host(
             )
         return Service(bundle, _index(bundle, index), kept[0], settings, metrics)
 
-    return Host(path, open_service)
+    try:
+        return Host(path, open_service)
+    except BaseException:
+        for store in kept:
+            store.close()
+        raise
 
 
 def load_vectors(path: Path, url: str, console: Console) -> str:
