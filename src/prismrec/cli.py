@@ -263,7 +263,8 @@ def serve(
     """
     import os
 
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before Faiss is loaded: spinning threads starve others
+    # before Faiss is loaded: to wake threads for a search of a millisecond costs more than it gains
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
     from prismrec.serve.server import run_server
     from prismrec.serve.settings import ServeConfig

@@ -30,7 +30,7 @@ class ServeConfig(Section):
     """Requests in progress of one address or key, at most; beyond it: 429."""
     encoder_batch: int = Field(32, ge=1)
     """Queries encoded and searched together, at most; waiting ones form the next batch."""
-    workers: int = Field(2, ge=1)
-    """Batches in progress at once; they share the cores."""
+    workers: int = Field(1, ge=1)
+    """Batches in progress at once; more than one pay only where there are cores to spare."""
     threads: int = Field(1, ge=1)
     """Of the encoder for each batch; OMP_NUM_THREADS says those of the search."""
