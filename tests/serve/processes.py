@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +35,18 @@ class Server:
         self.key = key
 
     def __enter__(self) -> "Server":
-        try:
-            wait_for(lambda: "served at " in self.said() or self.process.poll() is not None)
-            assert self.process.poll() is None, self.said()
-            self.url = self.said().partition("served at ")[2].partition(",")[0]
-        except BaseException:
-            self.__exit__()
-            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.wait()
+
+    @cached_property
+    def url(self) -> str:
+        """Its address, once it has one."""
+        wait_for(lambda: "until Ctrl-C" in self.said() or self.process.poll() is not None)
+        assert self.process.poll() is None, self.said()
+        return self.said().partition("served at ")[2].partition(",")[0]
 
     def said(self) -> str:
         return self._said.read_text()
@@ -120,13 +121,14 @@ QUESTIONS: list[tuple[str, dict[str, Any]]] = [
 @contextlib.contextmanager
 def crowd(server: Server) -> Iterator[None]:
     """All questions from several threads as long as the block lasts, every one of them answered with 200."""
-    done, statuses = threading.Event(), [[] for _ in QUESTIONS]
+    questions = 2 * QUESTIONS
     # one of them with a new connection for every request
-    connections = ("close", *["keep-alive"] * (len(QUESTIONS) - 1))
-    with ThreadPoolExecutor(len(QUESTIONS)) as pool:
+    connections = ("close", *["keep-alive"] * (len(questions) - 1))
+    done, statuses = threading.Event(), [[] for _ in questions]
+    with ThreadPoolExecutor(len(questions)) as pool:
         asking = [
             pool.submit(_ask_until, done, server, *question)
-            for question in zip(connections, QUESTIONS, statuses, strict=True)
+            for question in zip(connections, questions, statuses, strict=True)
         ]
         try:
             wait_for(lambda: all(statuses) or any(one.done() for one in asking))
@@ -135,7 +137,7 @@ def crowd(server: Server) -> Iterator[None]:
             done.set()
     for one in asking:
         one.result()
-    assert [set(each) for each in statuses] == [{200}] * len(QUESTIONS)
+    assert [set(each) for each in statuses] == [{200}] * len(questions)
 
 
 def _ask_until(
