@@ -6,6 +6,7 @@ prepare(events, items, Path("store"))            # paths, Polars frames or panda
 train(Path("store"), Path("run"), Config())      # or load_config(Path("settings.toml"))
 report = evaluate(Path("run"), "test")           # a pydantic model, beside the baselines
 export(Path("run"), Path("bundle"))
+extend(Path("bundle"), new_items, Path("extended"))  # items that came after training, by their features alone
 recommendations = Recommender.open(Path("bundle")).recommend(k=100)  # a Polars frame
 """
 
@@ -13,8 +14,9 @@ from prismrec.config import Config, PrepareConfig
 from prismrec.data.prepare import prepare
 from prismrec.evaluate.evaluator import evaluate
 from prismrec.export.bundle import export
+from prismrec.export.extend import extend
 from prismrec.serve.recommender import Recommender
 from prismrec.toml import load_config
 from prismrec.train.trainer import train
 
-__all__ = ["Config", "PrepareConfig", "Recommender", "evaluate", "export", "load_config", "prepare", "train"]
+__all__ = ["Config", "PrepareConfig", "Recommender", "evaluate", "export", "extend", "load_config", "prepare", "train"]
