@@ -131,11 +131,12 @@ def test_what_cannot_be_served_changes_nothing(
     asyncio.run(change())
 
 
-def test_without_a_key_nobody_changes_the_bundle_over_http(bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", [None, ""])
+def test_without_a_key_nobody_changes_the_bundle_over_http(bundle: Path, tmp_path: Path, key: str | None) -> None:
     host = open_host(bundle, ServeConfig(), Metrics(), events=str(tmp_path))
 
     async def change() -> int:
-        transport = httpx.ASGITransport(create_app(host, ServeConfig(), Metrics()))
+        transport = httpx.ASGITransport(create_app(host, ServeConfig(), Metrics(), key))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return (await client.post("/v1/admin/reload")).status_code
 

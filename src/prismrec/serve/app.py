@@ -68,7 +68,7 @@ def create_app(host: Host, settings: ServeConfig, metrics: Metrics, key: str | N
         host: has the bundle.
         settings: the limits.
         metrics: where the service counts.
-        key: what clients must send; None lets everybody in, but nobody change the bundle over HTTP.
+        key: what clients must send; none, or an empty one, lets everybody in, but nobody change the bundle over HTTP.
     """
     store = host.current.service.bundle.store
     app = FastAPI(
@@ -81,7 +81,7 @@ def create_app(host: Host, settings: ServeConfig, metrics: Metrics, key: str | N
     _answer_errors(app)
     _add_questions(app, host, settings, metrics, store)
     _add_watching(app, host, metrics)
-    if key is not None:
+    if key:
         _add_changes(app, host, metrics)
     return Gate(app, settings, metrics, key)
 

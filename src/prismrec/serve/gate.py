@@ -41,7 +41,7 @@ class Gate:
             app: the application.
             settings: the limits.
             metrics: count what passes.
-            key: what clients must send as `X-API-Key`, or as a bearer token; None lets everybody in.
+            key: what clients must send as `X-API-Key`, or as a bearer token; none, or an empty one, lets everybody in.
         """
         self._app, self._settings, self._metrics = app, settings, metrics
         self._key = key.encode() if key else None
