@@ -20,7 +20,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from prismrec.artifact import write_manifest
+from prismrec.artifact import read_manifest, write_manifest
 from prismrec.config import Config, HashingConfig, HistoryConfig, ModelConfig, PrepareConfig
 from prismrec.data.prepare import prepare
 from prismrec.data.store import Store
@@ -36,6 +36,7 @@ from prismrec.serve.opening import open_host
 from prismrec.serve.settings import ServeConfig
 
 NUM_USERS, NUM_ITEMS, START = 12, 30, 1_600_000_000
+_BY_ITSELF = ("format_version", "files")  # what `write_manifest` adds
 NAMES = [f"item {number}" for number in range(NUM_ITEMS)]
 
 
@@ -103,9 +104,18 @@ def with_store(bundle: Path, out: Path, **columns: object) -> Path:
     return out
 
 
-def _describe(bundle: Path, manifest: dict[str, Any]) -> None:
-    content = {name: value for name, value in manifest.items() if name not in ("kind", "format_version", "files")}
-    write_manifest(bundle, KIND, **content)
+def without_categories(bundle: Path, out: Path) -> Path:
+    """A bundle with vectors of its own, in which what was the category is a feature like any other."""
+    manifest = open_bundle(with_other_items(bundle, out, shift=3)).store.manifest
+    features = [{"category": "colour"}.get(name, name) for name in manifest["schema"]["item_features"]]
+    _describe(out / STORE, manifest | {"schema": manifest["schema"] | {"item_features": features}})
+    _describe(out, read_manifest(bundle, KIND))
+    return out
+
+
+def _describe(directory: Path, manifest: dict[str, Any]) -> None:
+    """Write a manifest with the checksums of what is there now."""
+    write_manifest(directory, **{name: value for name, value in manifest.items() if name not in _BY_ITSELF})
 
 
 @pytest.fixture(scope="session")

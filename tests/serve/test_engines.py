@@ -16,7 +16,7 @@ from prismrec.serve.metrics import Metrics
 from prismrec.serve.opening import load_vectors, open_host, table_name
 from prismrec.serve.settings import ServeConfig
 
-from .conftest import NUM_ITEMS, NUM_USERS, START, with_other_items
+from .conftest import NUM_ITEMS, NUM_USERS, START, with_other_items, without_categories
 
 RECOMMEND = "/v1/recommend"
 EVENTS = [{"item_id": "item 3", "timestamp": START + 9000, "shop": 2}, {"item_id": "item 8", "timestamp": START}]
@@ -108,6 +108,16 @@ def test_a_bundle_follows_once_it_is_loaded(
     query = b'{"user_id": 4}'
     found = client.send("POST", RECOMMEND, query, x_api_key="sesam").json()
     assert found == _close_to(make_client(other_bundle).send("POST", RECOMMEND, query).json())
+
+
+def test_a_catalogue_without_categories(url: str, bundle: Path, make_client: Any, tmp_path: Path) -> None:
+    mine = without_categories(bundle, tmp_path / "bundle")
+    load_vectors(mine, url, Console(quiet=True))
+    own, client = make_client(mine), make_client(mine, index=url)
+    for query in ({}, {"only_categories": ["category 1"]}, {"exclude_categories": ["category 1"]}):
+        status, expected = own.ask(RECOMMEND, user_id=4, **query)
+        assert (status, bool(expected["items"])) == (200, "only_categories" not in query)
+        assert client.ask(RECOMMEND, user_id=4, **query) == (200, _close_to(expected))
 
 
 def test_a_database_that_comes_back_is_searched_again(postgres: Any, bundle: Path, make_client: Any) -> None:
