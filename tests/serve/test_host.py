@@ -80,6 +80,19 @@ def test_another_bundle_takes_over_and_the_first_comes_back(site: Site, bundles:
     asyncio.run(change())
 
 
+def test_a_bundle_opened_again_is_not_the_one_before(site: Site, bundles: dict[str, Path]) -> None:
+    async def change() -> None:
+        async with site.client() as client:
+            assert (await client.post("/v1/admin/reload")).json()["model"] == _model(bundles["first"])
+            assert (await client.post("/v1/admin/rollback")).status_code == 409  # there was no other
+            site.point_to(bundles["second"])
+            for _ in range(2):
+                assert (await client.post("/v1/admin/reload")).json()["model"] == _model(bundles["second"])
+            assert (await client.post("/v1/admin/rollback")).json()["model"] == _model(bundles["first"])
+
+    asyncio.run(change())
+
+
 def test_no_request_fails_while_bundles_change(site: Site, bundles: dict[str, Path]) -> None:
     async def ask(client: httpx.AsyncClient, done: asyncio.Event) -> list[int]:
         statuses = []

@@ -85,7 +85,8 @@ class Host:
             except (PrismRecError, OSError) as error:
                 raise ArtifactError(str(error)) from error
             before, self.current = self.current, opened
-            self._previous = before.path
+            if before.path != path:  # a bundle opened again does not make the one before it forgotten
+                self._previous = before.path
             await asyncio.to_thread(before.recommend.close)  # what came before the change is answered by what was there
             return opened
 
