@@ -20,7 +20,8 @@ from prismrec.index.allowed import allowed_items
 from prismrec.index.base import NO_CATEGORY, NO_ROW, Filter
 from prismrec.index.merge import NO_INTEREST
 from prismrec.index.policies import Ranking
-from prismrec.serve.events import TIME, Events
+from prismrec.serve.events import DWELL, Events
+from prismrec.serve.events import ITEM as ITEM_KEY
 from prismrec.serve.histories import KeyTable
 from prismrec.serve.messages import Event, Restrictions
 
@@ -60,9 +61,12 @@ class Catalogue:
         return Events.of_rows(rows[np.argsort(time, kind="stable")])
 
     def known(self, events: Events) -> Events:
-        """Events with rows in place of keys, without those of items outside the catalogue."""
-        rows = self._rows.find(events.item) + 1
-        return Events.of_rows(np.column_stack([rows, events.rows[:, TIME:]])[rows > 0])
+        """Events with rows in place of keys and what the store has of them, without items outside the catalogue."""
+        rows = events.rows
+        rows[:, ITEM_KEY] = self._rows.find(events.item) + 1
+        if not self._store.schema.has_dwell:
+            rows[:, DWELL] = 0  # as in the store, or an event of both would count twice
+        return Events.of_rows(rows[rows[:, ITEM_KEY] > 0])
 
     def restriction(self, query: Restrictions[Any, Any]) -> Filter | None:
         """What a query allows, but for `exclude_items`; None if that is everything."""

@@ -18,7 +18,7 @@ from prismrec.index.policies import POLICIES, Ranking, diversify
 from prismrec.serve.answers import Past, show_interests, show_items, unit_vectors
 from prismrec.serve.catalogue import Catalogue
 from prismrec.serve.events import Events, EventStore, merged
-from prismrec.serve.histories import KeyTable, batch_store, histories_until, stored_events
+from prismrec.serve.histories import NEW_USER, KeyTable, batch_store, histories_until, stored_events
 from prismrec.serve.messages import (
     AnyRecommendQuery,
     AnyUserEvents,
@@ -64,9 +64,11 @@ class Service:
         self._metrics.batch_size.observe(len(queries))
         with self._metrics.stage("histories"):
             keys = stable_keys(query.user_id for query in queries)
-            events = self._events(queries, keys)
+            positions = self._users.find(keys)
+            events = self._events(queries, keys, positions)
+            trained = np.where(positions == NEW_USER, 0, keys)  # rows that other keys are hashed to belong to others
             past = histories_until(
-                batch_store(store, events), self._now(queries, events), keys, self.bundle.config.history
+                batch_store(store, events), self._now(queries, events), trained, self.bundle.config.history
             )
         with self._metrics.stage("encode"):
             encoded = self.bundle.encoder.encode(past, store.item_features)
@@ -122,9 +124,8 @@ class Service:
         users = self.bundle.store.user_ids.head(size).to_list()
         return [AnyRecommendQuery(user_id=user) for user in users]
 
-    def _events(self, queries: _Queries, keys: np.ndarray) -> list[Events]:
+    def _events(self, queries: _Queries, keys: np.ndarray, positions: np.ndarray) -> list[Events]:
         """All that is known of each query's user, oldest first, items as rows."""
-        positions = self._users.find(keys)
         appended = self.appended.read(keys.tolist())
         known = []
         for query, position, since in zip(queries, positions.tolist(), appended, strict=True):
