@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from prismrec.serve.recommender import Recommender
 from prismrec.serve.service import Service
@@ -225,6 +226,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "unknown field": ({"user_id": 4, "top": 3}, "top: Extra inputs are not permitted"),
     "negative now": ({"user_id": 4, "now": -1}, "now: Input should be greater than or equal to 0"),
     "unknown policy": ({"user_id": 4, "merge": "best"}, "merge: Input should be 'maximum', 'quota' or"),
+    "text for a share": ({"user_id": 4, "diversity": "0.5"}, "diversity: Input should be a valid number"),
     "too diverse": ({"user_id": 4, "diversity": 1.5}, "diversity: Input should be less than or equal to 1"),
     "a category of another type": ({"only_categories": [3]}, "only_categories.0: Input should be a valid string"),
     "integer for an item": ({"events": [{"item_id": 3, "timestamp": 1}]}, "events.0.item_id: Input should be a valid"),
@@ -253,9 +255,26 @@ def test_what_is_wrong_in_a_batch_has_its_place(client) -> None:
     status, answer = client.ask(f"{RECOMMEND}/batch", queries=[{"user_id": 4}, {"user_id": "4"}])
     assert (status, answer["error"]["message"]) == (422, "queries.1.user_id: Input should be a valid integer")
     _, answer = client.ask(f"{RECOMMEND}/batch", queries=[{"user_id": 4}] * 101)
-    assert answer["error"]["message"] == "queries: expected at most 100, found 101"
+    assert answer["error"]["message"] == "queries: List should have at most 100 items after validation, not 101"
     _, answer = client.ask(f"{RECOMMEND}/batch", queries=[])
     assert answer["error"]["message"].startswith("queries: List should have at least 1 item")
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        (RECOMMEND, {"only_items": [1] * 3}),
+        (RECOMMEND, {"exclude_categories": [1] * 3}),
+        ("/v1/events", {"user_id": 4, "events": [1] * 3}),
+        (f"{RECOMMEND}/batch", {"queries": [1] * 3}),
+    ],
+)
+def test_one_fault_of_a_list_is_enough(client, path: str, query: Any) -> None:
+    """A body may hold hundreds of thousands, and to collect them all would hold up everybody else for seconds."""
+    [route] = [route for route in client.app._app.routes if route.path == path]
+    with pytest.raises(ValidationError) as raised:
+        TypeAdapter(route.body_field.field_info.annotation).validate_python(query)
+    assert raised.value.error_count() == 1
 
 
 def test_nothing_is_remembered_of_a_wrong_batch(bundle: Path, make_client) -> None:

@@ -28,7 +28,6 @@ from prismrec.serve.host import Host
 from prismrec.serve.messages import (
     Answers,
     Appended,
-    Batch,
     Event,
     Health,
     Recommendations,
@@ -37,6 +36,7 @@ from prismrec.serve.messages import (
     Similar,
     SimilarQuery,
     UserEvents,
+    batch_of,
     category_type,
     id_type,
     of_types,
@@ -92,10 +92,11 @@ def _add_questions(app: FastAPI, host: Host, settings: ServeConfig, metrics: Met
     recommend_query: Any = of_types(RecommendQuery, user, item, category, event)
     similar_query: Any = of_types(SimilarQuery, item, category)
     user_events: Any = of_types(UserEvents, user, event)
+    recommend_queries: Any = batch_of(recommend_query, settings.max_batch)
+    similar_queries: Any = batch_of(similar_query, settings.max_batch)
+    users_events: Any = batch_of(user_events, settings.max_batch)
 
     def check(queries: Sequence[Any]) -> None:
-        if len(queries) > settings.max_batch:
-            raise DataError(f"queries: expected at most {settings.max_batch}, found {len(queries)}")
         for query in queries:
             if getattr(query, "k", 1) > settings.max_k:
                 raise DataError(f"k: expected at most {settings.max_k}, found {query.k}")
@@ -129,7 +130,7 @@ def _add_questions(app: FastAPI, host: Host, settings: ServeConfig, metrics: Met
         return _json((await recommended([query]))[0])
 
     @app.post("/v1/recommend/batch", response_model=Answers[Recommendations])
-    async def recommend_batch(batch: Batch[recommend_query]) -> Response:
+    async def recommend_batch(batch: recommend_queries) -> Response:
         """Recommend items to several users."""
         return _json(Answers(answers=await recommended(batch.queries)))
 
@@ -139,7 +140,7 @@ def _add_questions(app: FastAPI, host: Host, settings: ServeConfig, metrics: Met
         return _json((await likened([query]))[0])
 
     @app.post("/v1/similar/batch", response_model=Answers[Similar], responses={404: {"model": Refusal}})
-    async def similar_batch(batch: Batch[similar_query]) -> Response:
+    async def similar_batch(batch: similar_queries) -> Response:
         """Find what is like several items."""
         return _json(Answers(answers=await likened(batch.queries)))
 
@@ -149,7 +150,7 @@ def _add_questions(app: FastAPI, host: Host, settings: ServeConfig, metrics: Met
         return _json((await appended([user]))[0])
 
     @app.post("/v1/events/batch", response_model=Answers[Appended])
-    async def events_batch(batch: Batch[user_events]) -> Response:
+    async def events_batch(batch: users_events) -> Response:
         """Remember events of several users. After an error some may have been kept; to send all again does no harm."""
         return _json(Answers(answers=await appended(batch.queries)))
 

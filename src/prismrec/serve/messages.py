@@ -16,6 +16,7 @@ Category = TypeVar("Category")
 Did = TypeVar("Did", bound="Event[Any]")
 Query = TypeVar("Query")
 
+Listed = Annotated[list[Query], Field(fail_fast=True)]  # to collect the faults of a long list takes seconds
 Shown = int | float | str | bool | None
 Flag = Annotated[bool, Strict()]
 Count = Annotated[int, Strict()]
@@ -41,13 +42,13 @@ class Event(_Body, Generic[ItemId]):
 class Restrictions(_Body, Generic[ItemId, Category]):
     """Which items may come back. An item of several categories is of each of them."""
 
-    exclude_items: list[ItemId] = []
+    exclude_items: Listed[ItemId] = []
     """Never these items."""
-    exclude_categories: list[Category] = []
+    exclude_categories: Listed[Category] = []
     """Nothing of these categories."""
-    only_items: list[ItemId] | None = None
+    only_items: Listed[ItemId] | None = None
     """Nothing but these items."""
-    only_categories: list[Category] | None = None
+    only_categories: Listed[Category] | None = None
     """Nothing but items of these categories."""
     k: Count = Field(20, ge=1)
     """Number of items."""
@@ -58,7 +59,7 @@ class RecommendQuery(Restrictions[ItemId, Category], Generic[UserId, ItemId, Cat
 
     user_id: UserId | None = None
     """A known user, or a name for a new one; without it, the events alone say who it is."""
-    events: list[Did] = []
+    events: Listed[Did] = []
     """Added to what is known of the user, for this answer; those of items outside the catalogue are left out."""
     include_seen: Flag = False
     """Keep items of the user's history."""
@@ -66,7 +67,7 @@ class RecommendQuery(Restrictions[ItemId, Category], Generic[UserId, ItemId, Cat
     """Time of the request in seconds since 1970; that of the newest event by default."""
     merge: Literal["maximum", "quota", "reciprocal_rank_fusion"] = "maximum"
     """How one list is made of those of the interests: by the best score, in turns, or by agreement of ranks."""
-    diversity: float = Field(0.0, ge=0, le=1)
+    diversity: Annotated[float, Strict()] = Field(0.0, ge=0, le=1)
     """From 0, the best items whatever they are, to 1, items as unlike each other as can be."""
 
 
@@ -80,17 +81,11 @@ class UserEvents(_Body, Generic[UserId, Did]):
     """Events to remember of a user."""
 
     user_id: UserId
-    events: list[Did] = Field(min_length=1)
+    events: Listed[Did] = Field(min_length=1)
 
 
 AnyRecommendQuery = RecommendQuery[Any, Any, Any, Any]
 AnyUserEvents = UserEvents[Any, Any]
-
-
-class Batch(_Body, Generic[Query]):
-    """Several queries in one request; the answers come in their order, and one that is wrong fails all."""
-
-    queries: list[Query] = Field(min_length=1)
 
 
 class Item(BaseModel):
@@ -188,6 +183,16 @@ class Refusal(BaseModel):
 def of_types(model: Any, *types: Any) -> Any:
     """A generic model with types that are known at run time only, under its plain name."""
     return create_model(model.__name__, __base__=model[types], __doc__=model.__doc__)
+
+
+def batch_of(query: Any, most: int) -> Any:
+    """A model of up to so many queries in one request."""
+    return create_model(
+        f"Batch[{query.__name__}]",
+        __base__=_Body,
+        __doc__="Several queries; the answers come in their order, and one that is wrong fails all.",
+        queries=(Listed[query], Field(min_length=1, max_length=most)),
+    )
 
 
 def category_type(items: pl.DataFrame) -> Any:
