@@ -203,6 +203,13 @@ def test_categories_that_the_index_was_not_given_are_refused(build: Build, where
         index.search(QUERIES, 5, where)
 
 
+def test_a_catalogue_without_categories_has_nothing_of_any(build: Build) -> None:
+    index = build(VECTORS[:5], np.zeros((5, 0), np.int64))
+    np.testing.assert_array_equal(index.search(VECTORS[:1], 2, Filter(categories=(1,)))[1], [[0, 0]])
+    every = index.search(VECTORS[:1], 5)[1]
+    np.testing.assert_array_equal(index.search(VECTORS[:1], 5, Filter(excluded_categories=(1,)))[1], every)
+
+
 @pytest.mark.parametrize("rows", [[800, 1, 7, 7, 1], [5], []])
 def test_vectors_come_in_the_order_of_the_rows(index: Index, rows: list[int]) -> None:
     vectors = index.vectors(np.array(rows, np.int64))

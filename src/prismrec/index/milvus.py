@@ -53,13 +53,14 @@ class Collection:
             "categories": "categories" in fields,
         }
 
-    def create(self, dimension: int, num_categories: int, fingerprint: str) -> None:
-        """An empty collection with its indexes; `num_categories` is the most an item has, 0 if they are not known."""
+    def create(self, dimension: int, num_categories: int | None, fingerprint: str) -> None:
+        """An empty collection with its indexes; `num_categories` is the most an item has, None if they are unknown."""
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field("row", DataType.INT64, is_primary=True)
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimension)
-        if num_categories:
-            schema.add_field("categories", DataType.ARRAY, element_type=DataType.INT64, max_capacity=num_categories)
+        if num_categories is not None:
+            room = max(1, num_categories)  # Milvus knows no array of none
+            schema.add_field("categories", DataType.ARRAY, element_type=DataType.INT64, max_capacity=room)
         indexes = MilvusClient.prepare_index_params()
         indexes.add_index("vector", index_type="HNSW", metric_type="IP", params={"M": 32, "efConstruction": 128})
         with self._errors():

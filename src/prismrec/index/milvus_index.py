@@ -76,7 +76,7 @@ class MilvusIndex:
         collection = Collection(url, name)
         record = collection.record()
         if record is None:
-            collection.create(items.dimension, 0 if categories is None else categories.shape[1], fingerprint)
+            collection.create(items.dimension, None if categories is None else categories.shape[1], fingerprint)
         else:
             check_same(collection.place, items.record(fingerprint), record, collection.replace)
             collection.make_searchable()
