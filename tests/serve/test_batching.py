@@ -4,10 +4,14 @@ import threading
 import pytest
 
 from prismrec.serve.batching import Batcher
+from prismrec.serve.events import StoreUnavailableError
 
 
 class Doubling:
-    """Doubles numbers, refuses negative ones, and waits at a gate, so that queries pile up behind it."""
+    """Doubles numbers, and waits at a gate, so that queries pile up behind it.
+
+    It refuses negative ones, and at 0 the server that it asks does not answer.
+    """
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -17,6 +21,8 @@ class Doubling:
     def __call__(self, numbers: list[int]) -> list[int]:
         self.batches.append(numbers)
         assert self.gate.wait(10)
+        if 0 in numbers:
+            raise StoreUnavailableError("no answer")
         if min(numbers) < 0:
             raise ValueError(f"negative in {numbers}")
         return [2 * number for number in numbers]
@@ -58,6 +64,16 @@ def test_an_error_is_of_the_one_to_blame() -> None:
     assert (first, good, other) == ([2], [4], [8])
     assert isinstance(bad, ValueError)
     assert str(bad) == "negative in [-3]"
+    batcher.close()
+
+
+def test_a_server_that_does_not_answer_is_asked_once_for_all() -> None:
+    double = Doubling()
+    batcher = Batcher(double, 8)
+    first, *others = asyncio.run(_pile_up(batcher, double, [[1], [2], [0], [4]]))
+    assert first == [2]
+    assert [type(error) for error in others] == [StoreUnavailableError] * 3
+    assert double.batches == [[1], [2, 0, 4]]
     batcher.close()
 
 

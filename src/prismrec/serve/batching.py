@@ -13,6 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from prismrec.errors import SearchIndexError
+from prismrec.serve.events import StoreUnavailableError
+
+_UNAVAILABLE = (StoreUnavailableError, SearchIndexError)
+"""Errors of all: to wait for a server that does not answer once per query would keep everybody waiting."""
+
 Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")
 
@@ -42,7 +48,11 @@ class Batcher(Generic[Asked, Answered]):
             worker.start()
 
     async def __call__(self, queries: Sequence[Asked]) -> list[Answered]:
-        """Answer queries, perhaps together with those of others; an error of a batch is tried again query by query."""
+        """Answer queries, perhaps together with those of others; a batch that fails is tried again request by request.
+
+        Raises:
+            Exception: what the function raised; `StoreUnavailableError` and `SearchIndexError` at the first try.
+        """
         loop = asyncio.get_running_loop()
         job = _Job[Asked, Answered](queries, loop, loop.create_future())
         self._waiting.put(job)
@@ -79,8 +89,9 @@ class Batcher(Generic[Asked, Answered]):
             for job in jobs:
                 _settle(job, partial(job.answers.set_result, [next(answers) for _ in job.queries]))
         except Exception as error:
-            if len(jobs) == 1:
-                _settle(jobs[0], partial(jobs[0].answers.set_exception, error))
+            if len(jobs) == 1 or isinstance(error, _UNAVAILABLE):
+                for job in jobs:
+                    _settle(job, partial(job.answers.set_exception, error))
             else:
                 for job in jobs:  # one of them is to blame, and the others shall not suffer
                     self._answer_together([job])

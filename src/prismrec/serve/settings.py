@@ -19,7 +19,7 @@ class ServeConfig(Section):
     max_k: int = Field(1000, ge=1)
     """Items per answer, at most."""
     max_events: int = Field(10_000, ge=1)
-    """Events per request, and events kept of a user since the bundle was made, at most."""
+    """Events per query, and newest events kept of a user beside those of the bundle, at most."""
     max_batch: int = Field(100, ge=1)
     """Queries of a batched request, at most."""
     max_body_bytes: int = Field(2**20, ge=1024)
@@ -27,9 +27,9 @@ class ServeConfig(Section):
     max_concurrent: int = Field(256, ge=1)
     """Requests in progress, at most; beyond it: 503."""
     max_concurrent_per_client: int = Field(256, ge=1)
-    """Requests in progress of one address or key, at most; beyond it: 429."""
+    """Requests in progress of one address, at most; beyond it: 429."""
     encoder_batch: int = Field(32, ge=1)
-    """Queries encoded and searched together, at most; waiting ones form the next batch."""
+    """Queries encoded and searched together: waiting requests join the next batch until it has so many."""
     workers: int = Field(1, ge=1)
     """Batches in progress at once; more than one pay only where there are cores to spare."""
     threads: int = Field(1, ge=1)
