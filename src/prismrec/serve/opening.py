@@ -77,16 +77,13 @@ def load_vectors(path: Path, url: str, console: Console) -> str:
     bundle = open_bundle(path)
     rows = np.arange(1, bundle.index.num_vectors + 1)
     blocks = (bundle.index.vectors(rows[start : start + _BLOCK]) for start in range(0, len(rows), _BLOCK))
-    categories = bundle.store.item_categories
-    if not categories.shape[1]:  # Milvus has no lists without room, and a filter by categories is to find nothing
-        categories = np.zeros((len(rows), 1), np.int64)
     with Progress(*Progress.get_default_columns(), console=console) as shown:
         task = shown.add_task("load", total=len(rows))
         load_index(
             url,
             table_name(bundle),
             blocks,
-            categories,
+            bundle.store.item_categories,
             fingerprint=bundle.fingerprint,
             progress=lambda loaded: shown.update(task, completed=loaded),
         )
