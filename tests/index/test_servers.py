@@ -20,6 +20,7 @@ from prismrec.errors import SearchIndexError
 from prismrec.index import milvus
 from prismrec.index.base import Index
 from prismrec.index.engines import load_index, open_index
+from prismrec.index.postgres import Database
 
 VECTORS = np.random.default_rng(5).normal(size=(800, 8)).astype(np.float32)
 QUERIES = np.random.default_rng(6).normal(size=(5, 8)).astype(np.float32)
@@ -266,3 +267,21 @@ def _wait_for(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_a_machine_that_is_gone_without_a_word_is_noticed(postgres_url: str) -> None:
+    def parameters(url: str) -> dict[str, str]:
+        with Database(url).connection() as connection:
+            return connection.info.get_parameters()
+
+    found = parameters(postgres_url)
+    assert (found["keepalives_idle"], found["tcp_user_timeout"], found["connect_timeout"]) == ("10", "25000", "10")
+    separator = "&" if "?" in postgres_url else "?"
+    found = parameters(f"{postgres_url}{separator}keepalives_idle=60")
+    assert (found["keepalives_idle"], found["keepalives_count"]) == ("60", "3")
+
+
+def test_a_wrong_parameter_of_a_url_is_said(postgres_url: str) -> None:
+    separator = "&" if "?" in postgres_url else "?"
+    with pytest.raises(SearchIndexError, match=r"that lets us in, found: .*connect_timeout"):
+        open_index(f"{postgres_url}{separator}connect_timeout=soon", "any", fingerprint="f", num_vectors=1, dimension=8)

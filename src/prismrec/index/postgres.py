@@ -18,7 +18,14 @@ from prismrec.errors import SearchIndexError
 Connection = psycopg.Connection[tuple[Any, ...]]
 _Result = TypeVar("_Result")
 
-_CONNECT_SECONDS = 10
+_PATIENCE = {
+    "connect_timeout": 10,  # seconds
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,  # milliseconds
+}
+"""Unless the URL says otherwise: a machine that is gone without a word is noticed in half a minute, not in hours."""
 
 
 class Database:
@@ -38,8 +45,7 @@ class Database:
                 "write special characters of user and password percent-encoded"
             ) from None
         self.place = f"PostgreSQL at {found.get('host', 'localhost')}"
-        self._url = url
-        self._seconds = int(found.get("connect_timeout") or _CONNECT_SECONDS)
+        self._parameters: dict[str, Any] = _PATIENCE | found
         self._idle: deque[Connection] = deque()
         weakref.finalize(self, _close_all, self._idle)
 
@@ -94,12 +100,11 @@ class Database:
     def _connect(self, creating_extension: bool = False) -> Connection:
         try:
             connection = psycopg.connect(
-                self._url,
                 autocommit=True,
-                connect_timeout=self._seconds,
                 prepare_threshold=None,  # a prepared search would be planned without knowing its filter and limit
+                **self._parameters,
             )
-        except psycopg.OperationalError as error:
+        except psycopg.Error as error:
             raise SearchIndexError(
                 f"{self.place}: expected a server that lets us in, found: {_one_line(error)}; "
                 "start it, or correct the index URL"
