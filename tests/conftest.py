@@ -54,6 +54,6 @@ def postgres_url(postgres: Postgres) -> str:
     return postgres.url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Milvus Lite breaks connections that have been idle for minutes
 def milvus_url(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"milvus:{tmp_path_factory.mktemp('milvus') / 'items.db'}"

@@ -139,7 +139,8 @@ def test_requests_are_counted_and_logged(caplog: pytest.LogCaptureFixture) -> No
     gate, metrics = _gate(app, key="sesam")
     with caplog.at_level(logging.INFO, "prismrec.serve.gate"):
         _send(gate, app, "/nowhere", headers={"x-request-id": "abc"})
-    line = json.loads(JsonFormatter().format(caplog.records[-1]))
+    (record,) = (record for record in caplog.records if record.name == "prismrec.serve.gate")
+    line = json.loads(JsonFormatter().format(record))
     assert {name: line[name] for name in ("level", "message", "request_id", "path", "status")} == {
         "level": "info",
         "message": "request",

@@ -22,6 +22,7 @@ MAX_RESULTS = 16_384
 """Milvus gives no more for one query."""
 
 _BYTES_PER_MESSAGE = 16_000_000  # servers refuse messages over 64 MB
+_OPTIONS = {"grpc.keepalive_permit_without_calls": 0}  # a server breaks connections that are idle and ask if it lives
 _CONNECT_SECONDS = 10
 _ANSWER_SECONDS = 60
 _FINGERPRINT = "prismrec.fingerprint"
@@ -38,7 +39,7 @@ class Collection:
         self.replace = f"load under another name, or remove this one: MilvusClient(...).drop_collection({name!r})"
         self._name = name
         with self._errors("start it, or correct the index URL"):
-            self._client = MilvusClient(address, timeout=_CONNECT_SECONDS)
+            self._client = MilvusClient(address, timeout=_CONNECT_SECONDS, grpc_options=_OPTIONS)
 
     def record(self) -> dict[str, Any] | None:
         """What the collection holds; None if there is none."""
