@@ -4,15 +4,13 @@ Takes a folder for what takes long (store, run, bundles: each made once and kept
 model is trained on a year of grocery purchases with the sizes that `serving.py` names.
 """
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
-from prismrec.artifact import MANIFEST, replacing_directory, write_manifest
+from prismrec.artifact import MANIFEST, manifest_content, replacing_directory, write_manifest
 from prismrec.data.datasets import complete_journey
 from prismrec.data.prepare import prepare
 from prismrec.data.store import KIND as STORE_KIND
@@ -67,9 +65,9 @@ def widen(bundle: Path, out: Path, num_items: int) -> None:
         ids = _widen_store(store, directory / STORE, source)
         write_item_vectors(directory / ITEM_VECTORS, ids, vectors)
         index.save(directory / INDEX)
-        content = _content(directory)
-        content["counts"]["items"] = num_items
-        write_manifest(directory, KIND, **{**content, "index": index.description})
+        content = manifest_content(opened.manifest)
+        counts = {**content["counts"], "items": num_items}
+        write_manifest(directory, KIND, **{**content, "counts": counts, "index": index.description})
 
 
 def _widen_store(store: Store, directory: Path, source: np.ndarray) -> pl.Series:
@@ -80,14 +78,8 @@ def _widen_store(store: Store, directory: Path, source: np.ndarray) -> pl.Series
     features = np.concatenate([store.item_features[:1], store.item_features[1 + source]])
     features[1:, 0] = keys
     np.save(directory / "item_features.npy", features)
-    write_manifest(directory, STORE_KIND, **_content(directory))
+    write_manifest(directory, STORE_KIND, **manifest_content(store.manifest))
     return ids
-
-
-def _content(directory: Path) -> dict[str, Any]:
-    """What a manifest says beside its kind, version and files."""
-    content = json.loads((directory / MANIFEST).read_text())
-    return {name: value for name, value in content.items() if name not in ("kind", "format_version", "files")}
 
 
 def _trained_bundle(work: Path) -> Path:

@@ -75,6 +75,11 @@ def write_manifest(directory: Path, kind: str, files: Iterable[Path] | None = No
     write_json(directory / MANIFEST, {"kind": kind, "format_version": FORMAT_VERSION, "files": described, **content})
 
 
+def manifest_content(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest without what `write_manifest` adds."""
+    return {name: value for name, value in manifest.items() if name not in ("kind", "format_version", "files")}
+
+
 def read_manifest(directory: Path, kind: str) -> dict[str, Any]:
     """Read a manifest and check kind, format version, and the size and checksum of every file.
 

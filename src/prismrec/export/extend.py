@@ -8,12 +8,11 @@ features; where popularity counts, its part is that of an item never bought.
 import hashlib
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
-from prismrec.artifact import MANIFEST, replacing_directory, write_manifest
+from prismrec.artifact import MANIFEST, manifest_content, replacing_directory, write_manifest
 from prismrec.data import store as stores
 from prismrec.data.schema import ITEM
 from prismrec.data.store import Store
@@ -65,7 +64,7 @@ def extend(bundle: Path, items: Source, out: Path) -> Path:
                 "from": hashlib.sha256((bundle / MANIFEST).read_bytes()).hexdigest(),
             },
         }
-        write_manifest(directory, KIND, **_content(manifest) | changed)
+        write_manifest(directory, KIND, **manifest_content(manifest) | changed)
     return out
 
 
@@ -92,12 +91,7 @@ def _write_store(directory: Path, store: Store, new: NewItems) -> None:
     pl.concat([store.items, new.items]).write_parquet(directory / "items.parquet")
     np.save(directory / "item_features.npy", np.concatenate([store.item_features, new.features]))
     counts = _more_items(store.manifest["counts"], new)
-    write_manifest(directory, stores.KIND, **_content(store.manifest) | {"counts": counts})
-
-
-def _content(manifest: dict[str, Any]) -> dict[str, Any]:
-    """A manifest without what `write_manifest` adds."""
-    return {name: value for name, value in manifest.items() if name not in ("kind", "format_version", "files")}
+    write_manifest(directory, stores.KIND, **manifest_content(store.manifest) | {"counts": counts})
 
 
 def _more_items(counts: dict[str, int], new: NewItems) -> dict[str, int]:
