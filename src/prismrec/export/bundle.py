@@ -42,7 +42,7 @@ def export(run: Path, out: Path, *, user_vectors: bool = False, popularity: floa
 
     Raises:
         ArtifactError: the run or its store is missing or damaged, or ONNX and PyTorch do not agree.
-        SearchIndexError: no index reaches the required recall.
+        SearchIndexError: the index needs user vectors to measure its recall, and there are none.
     """
     trained = runs.load_run(run, popularity=popularity)
     store, config = trained.store, trained.config

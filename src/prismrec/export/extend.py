@@ -39,7 +39,7 @@ def extend(bundle: Path, items: Source, out: Path) -> Path:
     Raises:
         ArtifactError: the bundle is missing or damaged, or has no item encoder.
         DataError: the table cannot be read, or does not fit the catalogue.
-        SearchIndexError: no index reaches the required recall.
+        SearchIndexError: the index needs user vectors to measure its recall, and there are none.
     """
     opened = open_bundle(bundle)
     store, config, manifest = opened.store, opened.config, opened.manifest

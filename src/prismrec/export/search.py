@@ -23,7 +23,7 @@ def write_search(
         The index's description, for the manifest.
 
     Raises:
-        SearchIndexError: no index reaches the required recall.
+        SearchIndexError: the index needs user vectors to measure its recall, and there are none.
     """
     write_item_vectors(directory / ITEM_VECTORS, item_ids, vectors)
     index = FaissIndex.build(vectors, interests.reshape(-1, vectors.shape[1]), seed)
