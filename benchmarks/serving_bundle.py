@@ -36,7 +36,7 @@ MODEL = (
 NOISE = 0.3
 """Length of what is added to a unit vector before it is scaled to length one again: a cosine of .96 to the original."""
 _ID_STEP = 10**10  # between the ids of an item and its copies
-_QUERIES = 2000
+_USERS = 2000
 
 
 def million_bundle(work: Path, num_items: int) -> Path:
@@ -56,10 +56,10 @@ def widen(bundle: Path, out: Path, num_items: int) -> None:
     noise = rng.normal(size=(num_items - store.num_items, vectors.shape[1])).astype(np.float32)
     vectors[store.num_items :] += NOISE * noise / np.linalg.norm(noise, axis=1, keepdims=True)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    users = np.sort(rng.permutation(store.num_users)[:_QUERIES])
+    users = np.sort(rng.permutation(store.num_users)[:_USERS])
     histories = stored_histories(store, users, store.manifest["max_time"], opened.config.history)
-    queries = opened.encoder.encode(histories, store.item_features).vectors
-    index = FaissIndex.build(vectors, queries.reshape(-1, vectors.shape[1]))
+    interests = opened.encoder.encode(histories, store.item_features).vectors
+    index = FaissIndex.build(vectors, interests)
     with replacing_directory(out, KIND) as directory:
         shutil.copytree(bundle, directory, dirs_exist_ok=True)
         ids = _widen_store(store, directory / STORE, source)

@@ -23,13 +23,13 @@ Build = Callable[[np.ndarray, np.ndarray | None], Index]
 
 
 def _flat(vectors: np.ndarray, categories: np.ndarray | None = None) -> Index:
-    built = FaissIndex.build(vectors, vectors)
+    built = FaissIndex.build(vectors, vectors[:, None])
     return FaissIndex(built._index, built.description, categories)
 
 
 def _ivf_pq(vectors: np.ndarray, categories: np.ndarray | None = None) -> Index:
     """Not all of its four cells are searched; a few vectors are too few for cells."""
-    built = FaissIndex.build(vectors, vectors, exact_below=100, min_recall=0.9)
+    built = FaissIndex.build(vectors, vectors[:, None], exact_below=100, min_recall=0.9)
     return FaissIndex(built._index, built.description, categories)
 
 

@@ -94,7 +94,7 @@ def test_equals_brute_force(case: tuple[np.ndarray, np.ndarray, int, list[np.nda
 def test_zero_vectors_change_nothing(case: tuple[np.ndarray, np.ndarray, int, list[np.ndarray]], place: int) -> None:
     items, interests, k, exclude = case
     place = min(place, interests.shape[1])
-    for index in (ExactIndex(items), FaissIndex.build(items, interests[0])):
+    for index in (ExactIndex(items), FaissIndex.build(items, interests)):
         without = retrieve(index, interests, k, exclude)
         found = retrieve(index, np.insert(interests, place, 0.0, axis=1), k, exclude)
         np.testing.assert_array_equal(found.item, without.item)
@@ -105,7 +105,7 @@ def test_zero_vectors_change_nothing(case: tuple[np.ndarray, np.ndarray, int, li
 @given(_cases())
 def test_faiss_finds_as_good_items(case: tuple[np.ndarray, np.ndarray, int, list[np.ndarray]]) -> None:
     items, interests, k, exclude = case
-    found = retrieve(FaissIndex.build(items, interests[0]), interests, k, exclude)
+    found = retrieve(FaissIndex.build(items, interests), interests, k, exclude)
     np.testing.assert_array_equal(found.score, retrieve(ExactIndex(items), interests, k, exclude).score)
     for rows, excluded in zip(found.item, exclude, strict=True):
         assert not np.isin(rows[rows > 0], excluded).any()

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from prismrec.model.layers import PathwiseLinear, UnitLayerNorm, dense, unit_norm, unit_normal
+from prismrec.model.layers import PathwiseLinear, UnitLayerNorm, dense, floor_log2, unit_norm, unit_normal
 
 
 @pytest.mark.parametrize("scale", [1.0, 3.0, 1e-4])
@@ -48,3 +48,11 @@ def test_layer_norm(unit: bool, scale: float) -> None:
 def test_unit_layer_norm_gives_unit_vectors() -> None:
     torch.manual_seed(0)
     assert UnitLayerNorm(16, unit=True)(torch.randn(5, 16)).norm(dim=-1).tolist() == pytest.approx([1.0] * 5)
+
+
+def test_floor_log2_is_exact_around_powers() -> None:
+    assert floor_log2(torch.tensor([0, 1, 2, 3, 4, 7, 8, 1000]), 62).tolist() == [0, 0, 1, 1, 2, 2, 3, 9]
+    assert floor_log2(torch.tensor([0, 3, 4, 2**40]), 2).tolist() == [0, 1, 2, 2]
+    powers = 2 ** torch.arange(1, 33)
+    assert floor_log2(powers, 62).tolist() == list(range(1, 33))
+    assert floor_log2(powers - 1, 62).tolist() == list(range(32))

@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import torch
+from onnx_ir.passes import common
+from onnxscript.optimizer import fold_constants
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -48,7 +51,7 @@ def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], pa
         program = torch.export.export(
             module, (), inputs, dynamic_shapes={name: {0: batch} for name in inputs}, strict=True
         )
-        # the optimizer takes the softmax's epsilon of 1e-8 for zero and drops it: empty histories would give NaN
+        # with optimize, the softmax's epsilon of 1e-8 is taken for zero and dropped: empty histories would give NaN
         exported = torch.onnx.export(
             program,
             dynamo=True,
@@ -59,9 +62,24 @@ def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], pa
             verbose=False,
         )
         assert exported is not None  # it is None only for the older exporter
+        _simplify(exported.model)
         for node in exported.model.graph.all_nodes():
             node.metadata_props.clear()  # stack traces with the paths of this machine
         exported.save(path)
+
+
+def _simplify(model: ir.Model) -> None:
+    """Compute once what depends on constants alone or is computed twice: each node of a graph costs microseconds."""
+    common.InlinePass()(model)
+    fold_constants(model)
+    for simplify in (
+        common.RemoveUnusedNodesPass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.DeduplicateInitializersPass(),
+        common.CommonSubexpressionEliminationPass(),
+        common.RemoveUnusedNodesPass(),
+    ):
+        simplify(model)
 
 
 def check_user_encoder(

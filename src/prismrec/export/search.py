@@ -26,6 +26,6 @@ def write_search(
         SearchIndexError: the index needs user vectors to measure its recall, and there are none.
     """
     write_item_vectors(directory / ITEM_VECTORS, item_ids, vectors)
-    index = FaissIndex.build(vectors, interests.reshape(-1, vectors.shape[1]), seed)
+    index = FaissIndex.build(vectors, interests, seed)
     index.save(directory / INDEX)
     return index.description

@@ -1,7 +1,7 @@
 """Search with Faiss: exact for small catalogues, approximate at a measured recall for large ones.
 
-Takes item vectors and the user vectors that will be searched with; gives an index that is saved to
-one file, and a description of it (kind, parameters, measured recall) for the bundle's manifest.
+Takes item vectors and the vectors of users who will search; gives an index that is saved to one file, and
+a description of it (kind, parameters, measured recall) for the bundle's manifest.
 """
 
 import math
@@ -17,15 +17,16 @@ from prismrec.errors import SearchIndexError
 from prismrec.index.allowed import allowed_items, check_categories
 from prismrec.index.base import NO_ROW, Filter, best_first, check_queries, check_rows
 from prismrec.index.exact import ExactIndex
+from prismrec.index.merge import retrieve
 
 EXACT_BELOW = 50_000
-MIN_RECALL = 0.98
+MIN_RECALL = 0.99
 RECALL_AT = 100
-_MAX_MEASURED = 2000
+_MAX_MEASURED = 500
 _POINTS_PER_CELL = 512
 _TRAINED_ON_PER_CELL = 64
 _BITS = 4
-_RERANKED = (4, 16, 64)
+_RERANKED = (2, 4, 16, 64)
 """This many times the items wanted are found by their codes and ordered by their vectors: the fewest that do."""
 _TIE = 1e-6  # Faiss and NumPy add in another order: scores this close count as equal
 
@@ -55,7 +56,7 @@ class FaissIndex:
     def build(
         cls,
         vectors: np.ndarray,
-        queries: np.ndarray,
+        users: np.ndarray,
         seed: int = 0,
         *,
         exact_below: int = EXACT_BELOW,
@@ -63,27 +64,27 @@ class FaissIndex:
     ) -> "FaissIndex":
         """Index `vectors`; from `exact_below` of them in cells.
 
-        Recall@100 is measured against exact search with a sample of `queries`: a search visits more cells
-        until its recall, less two standard errors, reaches `min_recall`. Where codes are too coarse for
-        that, all vectors are searched one by one.
+        Recall@100 of the lists that users get, merged over their vectors, is measured against exact search for a
+        sample of `users`: a search visits more cells until its recall, less two standard errors, reaches
+        `min_recall`. Where codes are too coarse for that, all vectors are searched one by one.
 
         Args:
             vectors: float32 [I, D], L2-normalised.
-            queries: float32 [N, D], the model's own user vectors.
-            seed: of the sample of queries and of the cells.
+            users: float32 [N, V, D], as the model gives them.
+            seed: of the sample of users and of the cells.
 
         Raises:
-            SearchIndexError: there are no vectors, or no queries where they are needed.
+            SearchIndexError: there are no vectors, or no users where they are needed.
         """
         exact = ExactIndex(vectors)
-        check_queries(queries, vectors.shape[1], RECALL_AT)
+        check_queries(users.reshape(-1, users.shape[-1]), vectors.shape[1], RECALL_AT)
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         if len(vectors) < exact_below:
             return _flat(vectors)
-        if len(queries) == 0:
+        if len(users) == 0:
             raise SearchIndexError("expected user vectors to measure the recall of an approximate index, found none")
-        sample = np.random.default_rng(seed).permutation(len(queries))[:_MAX_MEASURED]
-        return _narrowest(vectors, np.ascontiguousarray(queries[sample], np.float32), exact, seed, min_recall)
+        sample = np.random.default_rng(seed).permutation(len(users))[:_MAX_MEASURED]
+        return _narrowest(vectors, users[sample], exact, seed, min_recall)
 
     @classmethod
     def load(cls, path: Path, description: dict[str, Any], categories: np.ndarray | None = None) -> "FaissIndex":
@@ -160,25 +161,25 @@ def _selector(allowed: np.ndarray) -> Any:
     return faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))  # it keeps the array
 
 
-def _describe(kind: str, index: Any, parameters: dict[str, int], recall: float, num_queries: int) -> dict[str, Any]:
+def _describe(kind: str, index: Any, parameters: dict[str, int], recall: float, num_users: int) -> dict[str, Any]:
     return {
         "kind": kind,
         "parameters": parameters,
         "num_vectors": int(index.ntotal),
         "dimension": int(index.d),
         f"recall@{RECALL_AT}": recall,
-        "recall_queries": num_queries,
+        "recall_users": num_users,
     }
 
 
-def _narrowest(vectors: np.ndarray, queries: np.ndarray, exact: ExactIndex, seed: int, min_recall: float) -> FaissIndex:
+def _narrowest(vectors: np.ndarray, users: np.ndarray, exact: ExactIndex, seed: int, min_recall: float) -> FaissIndex:
     """The narrowest search of cells that reaches the recall; where codes are too coarse for it, all vectors."""
-    kth_scores = exact.search(queries, min(RECALL_AT, len(vectors)))[0][:, -1:]
+    last_scores = retrieve(exact, users, min(RECALL_AT, len(vectors))).score[:, -1:]
     cells = _in_cells(vectors, seed)
 
     def searched(parameters: dict[str, int]) -> tuple[FaissIndex, bool]:
-        recalls = _recalls(FaissIndex(cells, _describe("ivf_pq", cells, parameters, 0.0, 0)), queries, kth_scores)
-        description = _describe("ivf_pq", cells, parameters, float(recalls.mean()), len(queries))
+        recalls = _recalls(FaissIndex(cells, _describe("ivf_pq", cells, parameters, 0.0, 0)), users, last_scores)
+        description = _describe("ivf_pq", cells, parameters, float(recalls.mean()), len(users))
         surely = recalls.mean() - 2 * recalls.std() / len(recalls) ** 0.5
         return FaissIndex(cells, description), surely >= min_recall
 
@@ -217,16 +218,16 @@ def _flat(vectors: np.ndarray) -> FaissIndex:
 
 
 def _searches(num_cells: int, reranked: int) -> Iterator[dict[str, int]]:
-    """Searches that visit more and more cells, half as many again each time, at last all."""
+    """Searches that visit more and more cells, a quarter as many again each time, at last all."""
     probes = 1
     while True:
         yield {"cells": num_cells, "nprobe": min(probes, num_cells), "bits": _BITS, "reranked": reranked}
         if probes >= num_cells:
             return
-        probes += math.ceil(probes / 2)
+        probes += math.ceil(probes / 4)
 
 
-def _recalls(index: FaissIndex, queries: np.ndarray, kth_scores: np.ndarray) -> np.ndarray:
-    """Per query, the share of results as good as the true last one."""
-    scores, rows = index.search(queries, min(RECALL_AT, index.num_vectors))
-    return ((rows != NO_ROW) & (scores >= kth_scores - _TIE)).mean(axis=1)
+def _recalls(index: FaissIndex, users: np.ndarray, last_scores: np.ndarray) -> np.ndarray:
+    """Per user, the share of a list that is as good as the last item of the true one."""
+    scores = retrieve(index, users, min(RECALL_AT, index.num_vectors)).score
+    return (scores >= last_scores - _TIE).mean(axis=1)

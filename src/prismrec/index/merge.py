@@ -115,13 +115,18 @@ def _fetch(
     absent = np.all(interests == 0, axis=2)
     exhausted = absent | (rows[..., -1] == NO_ROW)
     rows[absent] = NO_ROW
-    forbidden = np.zeros(index.num_vectors + 1, bool)
     for user, items in enumerate(excluded):
-        forbidden[items] = True
-        rows[user, forbidden[rows[user]]] = NO_ROW
-        forbidden[items] = False
+        rows[user, _among(rows[user], items)] = NO_ROW
     complete = (((rows != NO_ROW).sum(axis=2) >= k) | exhausted).all(axis=1)
     first = np.argsort(rows == NO_ROW, axis=2, kind="stable")[..., :k]
     rows = padded(np.take_along_axis(rows, first, 2), k, NO_ROW)
     scores = padded(np.take_along_axis(scores, first, 2), k, -np.inf)
     return _Found(np.where(rows == NO_ROW, np.float32(-np.inf), scores), rows, complete)
+
+
+def _among(rows: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Which of the rows are items; a table of all items would cost more than a search for a few of them."""
+    if not len(items):
+        return np.zeros(rows.shape, bool)
+    ordered = np.sort(items)
+    return ordered[np.searchsorted(ordered[:-1], rows)] == rows

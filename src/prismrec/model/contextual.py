@@ -73,7 +73,7 @@ class ContextualUserEncoder(HistoryEncoder):
         parts = [*self.circumstances(user, now - user.time), self.time(user.time), self.present(now)]
         if self.user is not None:
             parts.append(self.user(user.user)[:, None].expand_as(parts[0]))
-        return torch.stack(parts).mean(0)
+        return sum(parts[1:], parts[0]) / len(parts)
 
 
 class CausalInterests(nn.Module):

@@ -56,5 +56,9 @@ class UnitLayerNorm(nn.Module):
 
 
 def floor_log2(x: Tensor, largest: int) -> Tensor:
-    """floor(log2(x)) of integers, from 0 to `largest`: by comparison, since runtimes' logarithms differ at powers."""
-    return torch.bucketize(x, 2 ** torch.arange(1, largest + 1, device=x.device), right=True)
+    """floor(log2(x)) of integers from 0 to 2^32, between 0 and `largest`: that of x + 1/2, which is never near a power.
+
+    The logarithm of 2 is taken in the graph, since as a number the ONNX exporter would round it to float32.
+    """
+    two = torch.full((), 2, dtype=torch.float64, device=x.device)
+    return (torch.log(x.double() + 0.5) / torch.log(two)).floor().clamp(0, largest).long()
