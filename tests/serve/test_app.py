@@ -240,6 +240,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "half a character of a field": ({"\ud800": 1}, "valid string"),
     "half a character of a shop": ({"events": [_event(shop="\ud800")]}, "shop: expected an integer or text"),
     "a very large shop": ({"events": [_event(shop=2**200)]}, "shop: expected an integer or text"),
+    "a list too long": ({"only_items": ["item 3"] * 10_001}, "only_items: expected at most 10000, found 10001"),
     "too many events": ({"events": [_event()] * 10_001}, "events: expected at most 10000, found 10001"),
 }
 
@@ -258,6 +259,31 @@ def test_what_is_wrong_in_a_batch_has_its_place(client) -> None:
     assert answer["error"]["message"] == "queries: List should have at most 100 items after validation, not 101"
     _, answer = client.ask(f"{RECOMMEND}/batch", queries=[])
     assert answer["error"]["message"].startswith("queries: List should have at least 1 item")
+
+
+@pytest.mark.parametrize("name", ["exclude_items", "exclude_categories", "only_items", "only_categories"])
+@pytest.mark.parametrize(("path", "query"), [(RECOMMEND, {"user_id": 4}), ("/v1/similar", {"item_id": "item 7"})])
+def test_lists_have_a_limit(bundle: Path, make_client, path: str, query: dict[str, Any], name: str) -> None:
+    client = make_client(bundle, max_listed=2)
+    assert client.ask(path, **query, **{name: ["item 3", "item 4"]})[0] == 200
+    status, answer = client.ask(path, **query, **{name: ["item 3", "item 4", "item 3"]})
+    assert (status, answer["error"]["message"]) == (422, f"{name}: expected at most 2, found 3")
+    status, _ = client.ask(f"{path}/batch", queries=[query, {**query, name: ["item 3"] * 3}])
+    assert status == 422
+
+
+def test_all_queries_of_a_request_share_a_limit_of_results(bundle: Path, make_client) -> None:
+    client = make_client(bundle, max_results=50)
+    known, diverse = {"user_id": 4, "k": 10}, {"user_id": 4, "k": 10, "diversity": 0.5}
+    for queries in ([known] * 5, [diverse, known]):
+        assert client.ask(f"{RECOMMEND}/batch", queries=queries)[0] == 200
+    for queries, found in (([known] * 5 + [{"k": 1}], 51), ([diverse, known, {"k": 1}], 51), ([{"k": 51}], 51)):
+        status, answer = client.ask(f"{RECOMMEND}/batch", queries=queries)
+        assert (status, answer["error"]["code"]) == (422, "invalid_request")
+        assert f"k: expected at most 50 items for all queries together, found {found} " in answer["error"]["message"]
+    assert client.ask(RECOMMEND, user_id=4, k=13, diversity=0.5)[0] == 422  # 52
+    assert client.ask("/v1/similar/batch", queries=[{"item_id": "item 7", "k": 26}] * 2)[0] == 422
+    assert client.ask("/v1/similar/batch", queries=[{"item_id": "item 7", "k": 25}] * 2)[0] == 200
 
 
 @pytest.mark.parametrize(

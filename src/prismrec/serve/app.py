@@ -25,6 +25,7 @@ from prismrec.serve import examples
 from prismrec.serve.events import StoreUnavailableError
 from prismrec.serve.gate import Gate, refusal
 from prismrec.serve.host import Host
+from prismrec.serve.limits import check_limits
 from prismrec.serve.messages import (
     Answers,
     Appended,
@@ -96,15 +97,8 @@ def _add_questions(app: FastAPI, host: Host, settings: ServeConfig, metrics: Met
     similar_queries: Any = batch_of(similar_query, settings.max_batch)
     users_events: Any = batch_of(user_events, settings.max_batch)
 
-    def check(queries: Sequence[Any]) -> None:
-        for query in queries:
-            if getattr(query, "k", 1) > settings.max_k:
-                raise DataError(f"k: expected at most {settings.max_k}, found {query.k}")
-            if len(getattr(query, "events", ())) > settings.max_events:
-                raise DataError(f"events: expected at most {settings.max_events}, found {len(query.events)}")
-
     async def recommended(queries: Sequence[Any]) -> list[Recommendations]:
-        check(queries)
+        check_limits(queries, settings)
         answers = await host.current.recommend(queries)
         for answer in answers:
             metrics.candidates.observe(len(answer.items))
@@ -113,11 +107,11 @@ def _add_questions(app: FastAPI, host: Host, settings: ServeConfig, metrics: Met
         return answers
 
     async def likened(queries: Sequence[Any]) -> list[Similar]:
-        check(queries)
+        check_limits(queries, settings)
         return await asyncio.to_thread(host.current.service.similar, queries)
 
     async def appended(users: Sequence[Any]) -> list[Appended]:
-        check(users)
+        check_limits(users, settings)
         answers = await asyncio.to_thread(host.current.service.append, users)
         metrics.events.inc(sum(answer.events for answer in answers))
         return answers

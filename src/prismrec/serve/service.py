@@ -160,12 +160,12 @@ class Service:
         lists: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         for group in (free, *([place] for place, where in enumerate(wheres) if where is not None)):
             if group:
-                depth = max(_depth(queries[place]) for place in group)
+                deepest = max(depth(queries[place]) for place in group)
                 found = search_lists(
-                    self._index, vectors[group], depth, [excluded[place] for place in group], wheres[group[0]]
+                    self._index, vectors[group], deepest, [excluded[place] for place in group], wheres[group[0]]
                 )
                 for place, scores, rows in zip(group, *found, strict=True):
-                    wanted = _depth(queries[place])
+                    wanted = depth(queries[place])
                     lists[place] = scores[:, :wanted], rows[:, :wanted]
         return [lists[place] for place in range(len(queries))]
 
@@ -179,7 +179,7 @@ class Service:
     ) -> Recommendations:
         if not past.vectors.any():
             return self._fall_back(query, excluded)
-        ranking = merge_lists(scores, rows, _depth(query), POLICIES[query.merge])
+        ranking = merge_lists(scores, rows, depth(query), POLICIES[query.merge])
         if query.diversity:
             ranking = diversify(ranking, unit_vectors(self._index, ranking.item, self._dim), query.k, query.diversity)
         return Recommendations.model_validate(
@@ -198,6 +198,6 @@ class Service:
         return Recommendations.model_validate({"items": items, "interests": [], "fallback": "popular"})
 
 
-def _depth(query: Restrictions[Any, Any]) -> int:
+def depth(query: Restrictions[Any, Any]) -> int:
     """Items wanted of each vector: more than k where they are to be unlike each other."""
     return POOL * query.k if getattr(query, "diversity", 0) else query.k

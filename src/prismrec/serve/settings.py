@@ -22,6 +22,10 @@ class ServeConfig(Section):
     """Events per query, and newest events kept of a user beside those of the bundle, at most."""
     max_batch: int = Field(100, ge=1)
     """Queries of a batched request, at most."""
+    max_results: int = Field(10_000, ge=1)
+    """Items asked for by all queries of a request together, at most; `diversity` looks at 4 k, which count."""
+    max_listed: int = Field(10_000, ge=1)
+    """Items or categories in a list of a query, such as `exclude_items`, at most."""
     max_body_bytes: int = Field(2**20, ge=1024)
     """Size of a request's body, at most; beyond it: 413."""
     max_concurrent: int = Field(256, ge=1)

@@ -1,0 +1,36 @@
+"""What one request may cost, in terms of the settings.
+
+Takes the queries of a request as validated models; refuses those that would keep others waiting for long.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from prismrec.errors import DataError
+from prismrec.serve.messages import Restrictions
+from prismrec.serve.service import POOL, depth
+from prismrec.serve.settings import ServeConfig
+
+_LISTS = ("exclude_items", "exclude_categories", "only_items", "only_categories")
+
+
+def check_limits(queries: Sequence[Any], settings: ServeConfig) -> None:
+    """Refuse queries that ask for too much, each or together.
+
+    Raises:
+        DataError: a query has too large a k or too long a list, or all together look at too many items.
+    """
+    longest = {"events": settings.max_events, **dict.fromkeys(_LISTS, settings.max_listed)}
+    for query in queries:
+        if getattr(query, "k", 1) > settings.max_k:
+            raise DataError(f"k: expected at most {settings.max_k}, found {query.k}")
+        for name, most in longest.items():
+            found = len(getattr(query, name, None) or ())
+            if found > most:
+                raise DataError(f"{name}: expected at most {most}, found {found}")
+    results = sum(depth(query) for query in queries if isinstance(query, Restrictions))
+    if results > settings.max_results:
+        raise DataError(
+            f"k: expected at most {settings.max_results} items for all queries together, found {results} "
+            f"(where diversity is wanted, {POOL} k of a query); send several requests"
+        )
