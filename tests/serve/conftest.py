@@ -58,15 +58,18 @@ def _events() -> pl.DataFrame:
 EVENTS = _events()
 
 
-def make_store(path: Path, **columns: object) -> Store:
-    """`EVENTS`, with other columns or more; 30 items in five categories."""
-    items = pl.DataFrame(
-        {
-            "item_id": NAMES,
-            "category": [f"category {number % 5}" for number in range(NUM_ITEMS)],
-            "title": [f"The {name}" for name in NAMES],
-        }
-    )
+ITEMS = pl.DataFrame(
+    {
+        "item_id": NAMES,
+        "category": [f"category {number % 5}" for number in range(NUM_ITEMS)],
+        "title": [f"The {name}" for name in NAMES],
+    }
+)
+"""30 items in five categories."""
+
+
+def make_store(path: Path, items: pl.DataFrame = ITEMS, **columns: object) -> Store:
+    """`EVENTS`, with other columns or more."""
     return prepare(EVENTS.with_columns(**columns), items, path, PrepareConfig(), Console(quiet=True))
 
 
@@ -96,10 +99,10 @@ def with_other_items(bundle: Path, out: Path, shift: int = 1) -> Path:
     return out
 
 
-def with_store(bundle: Path, out: Path, **columns: object) -> Path:
-    """A bundle whose events have other columns or more; good enough to open."""
+def with_store(bundle: Path, out: Path, items: pl.DataFrame = ITEMS, **columns: object) -> Path:
+    """A bundle of other items, or whose events have other columns or more; good enough to open."""
     shutil.copytree(bundle, out)
-    make_store(out / STORE, **columns)
+    make_store(out / STORE, items, **columns)
     _describe(out, open_bundle(bundle).manifest)
     return out
 

@@ -13,6 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 from prismrec.serve.recommender import Recommender
 from prismrec.serve.service import Service
 
+from .conftest import ITEMS, with_store
+
 START, NUM_USERS, NUM_ITEMS = 1_600_000_000, 12, 30
 RECOMMEND = "/v1/recommend"
 
@@ -104,6 +106,13 @@ def test_restrictions(client) -> None:
     assert found(exclude_categories=["category 1", "category 3"]) == [n for n in categories if n not in only]
     both = found(only_categories=["category 1"], exclude_items=[only[0]], only_items=only)
     assert both == [name for name in only[1:] if categories[name] == "category 1"]
+
+
+def test_categories_may_be_true_or_false(bundle: Path, make_client, tmp_path: Path) -> None:
+    items = ITEMS.with_columns(category=pl.int_range(NUM_ITEMS) < 3)
+    client = make_client(with_store(bundle, tmp_path / "bundle", items))
+    _, answer = client.ask(RECOMMEND, user_id=4, include_seen=True, only_categories=[True])
+    assert sorted(_ids(answer)) == ["item 0", "item 1", "item 2"]
 
 
 def test_an_only_item_that_was_seen_stays_away(client) -> None:

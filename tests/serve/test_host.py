@@ -15,18 +15,21 @@ from prismrec.serve.metrics import Metrics
 from prismrec.serve.opening import open_host
 from prismrec.serve.settings import ServeConfig
 
-from .conftest import START, with_store
+from .conftest import ITEMS, START, with_store
 
 
 @pytest.fixture(scope="module")
 def bundles(bundle: Path, other_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two models of the same store, one with ids of text, and one with another column of context."""
+    """Two models of the same store, and others with ids of text, another column of context and other categories."""
     folder = tmp_path_factory.mktemp("bundles")
     return {
         "first": bundle,
         "second": other_bundle,
         "text": with_store(bundle, folder / "text", user_id=pl.format("user {}", "user_id")),
         "town": with_store(bundle, folder / "town", town=pl.lit(1)),
+        "numbers": with_store(bundle, folder / "numbers", ITEMS.with_columns(category=pl.lit(7))),
+        "lists": with_store(bundle, folder / "lists", ITEMS.with_columns(category=pl.concat_list("category"))),
+        "none": with_store(bundle, folder / "none", ITEMS.drop("category")),
     }
 
 
@@ -120,6 +123,8 @@ def test_no_request_fails_while_bundles_change(site: Site, bundles: dict[str, Pa
     [
         ("text", "expected user_id of type Int64 as served until now, found String; start a server of its own"),
         ("town", "expected the columns of context served until now, shop, found shop, town; start a server of its own"),
+        ("numbers", "expected category of type String as served until now, found Int32; start a server of its own"),
+        ("none", "expected category of type String as served until now, found None; start a server of its own"),
         ("damaged", "does not match its checksum"),
         ("gone", "expected a bundle directory, found no manifest.json"),
     ],
@@ -140,6 +145,18 @@ def test_what_cannot_be_served_changes_nothing(
             assert (await client.get("/health")).json()["model"] == _model(bundles["first"])
             assert (await client.post("/v1/recommend", json={"user_id": 4})).status_code == 200
             assert (await client.post("/v1/admin/rollback")).status_code == 409
+
+    asyncio.run(change())
+
+
+def test_categories_in_lists_are_no_others(site: Site, bundles: dict[str, Path]) -> None:
+    async def change() -> None:
+        async with site.client() as client:
+            site.point_to(bundles["lists"])
+            assert (await client.post("/v1/admin/reload")).status_code == 200
+            query = {"user_id": 4, "only_categories": ["category 2"]}
+            items = (await client.post("/v1/recommend", json=query)).json()["items"]
+            assert {tuple(item["category"]) for item in items} == {("category 2",)}
 
     asyncio.run(change())
 

@@ -9,10 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
+
+from prismrec.data.schema import ITEM, USER
+from prismrec.data.store import Store
 from prismrec.errors import ArtifactError, PrismRecError
 from prismrec.export.reader import WEIGHTS
 from prismrec.serve.batching import Batcher
-from prismrec.serve.messages import AnyRecommendQuery, Recommendations
+from prismrec.serve.messages import AnyRecommendQuery, Recommendations, category_dtype
 from prismrec.serve.service import Service
 
 _WARMING = (1, 8)  # queries asked together, so that no first request finds buffers not yet there
@@ -93,19 +97,24 @@ class Host:
     def _open(self, path: Path) -> Serving:
         service = self._open_service(path)
         if hasattr(self, "current"):
-            _check_same_ids(self.current.service, service)
+            _check_same_types(self.current.service, service)
         settings = service.settings
         for size in _WARMING:
             service.recommend(service.sample_queries(size))
         return Serving(path, service, Batcher(service.recommend, settings.encoder_batch, settings.workers))
 
 
-def _check_same_ids(old: Service, new: Service) -> None:
-    """Refuse a bundle whose ids have other types: clients would have to change with it."""
-    for name in ("user_ids", "item_ids"):
-        expected, found = (getattr(service.bundle.store, name).dtype for service in (old, new))
-        if expected != found:
+def _check_same_types(old: Service, new: Service) -> None:
+    """Refuse a bundle whose ids or categories have other types: clients would have to change with it."""
+    expected, found = (_types(service.bundle.store) for service in (old, new))
+    for name, dtype in expected.items():
+        if dtype != found[name]:
             raise ArtifactError(
-                f"{new.bundle.path}: expected {name.removesuffix('s')} of type {expected} as served until now, found "
-                f"{found}; start a server of its own for it"
+                f"{new.bundle.path}: expected {name} of type {dtype} as served until now, found {found[name]}; "
+                "start a server of its own for it"
             )
+
+
+def _types(store: Store) -> dict[str, pl.DataType | None]:
+    """Of what requests hold; None for categories where there are none."""
+    return {USER: store.user_ids.dtype, ITEM: store.item_ids.dtype, "category": category_dtype(store.items)}

@@ -197,11 +197,16 @@ def batch_of(query: Any, most: int) -> Any:
 
 def category_type(items: pl.DataFrame) -> Any:
     """What categories look like in requests."""
-    name = CATEGORY_FEATURES[0]
-    if name not in items.columns:
+    dtype = category_dtype(items)
+    if dtype is None or not (dtype == pl.String or dtype.is_integer()):
         return str | int
-    dtype = items[name].dtype
-    return id_type(pl.Series(dtype=dtype.inner if isinstance(dtype, pl.List) else dtype))
+    return id_type(pl.Series(dtype=dtype))
+
+
+def category_dtype(items: pl.DataFrame) -> pl.DataType | None:
+    """The type of a catalogue's categories, those in lists included; None without categories."""
+    dtype = items.schema.get(CATEGORY_FEATURES[0])
+    return dtype.inner if isinstance(dtype, pl.List) else dtype  # type: ignore[return-value]
 
 
 def id_type(ids: pl.Series) -> Any:
