@@ -35,8 +35,8 @@ class Catalogue:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._rows = KeyTable(store.items["key"].to_numpy())
-        names = store.schema.item_features
-        self._category = store.item_features[:, names.index(_CATEGORY)] if _CATEGORY in names else None
+        # as many columns as the longest list has values
+        self._categories = store.item_features[:, [name == _CATEGORY for name in store.schema.item_features]]
         self._category_names = _names(store.items[_CATEGORY]) if _CATEGORY in store.items.columns else {}
         shown = store.items.select(name for name in (ITEM, _TITLE, _CATEGORY) if name in store.items.columns)
         self._shown = {
@@ -95,11 +95,12 @@ class Catalogue:
         return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
     def category_shares(self, rows: np.ndarray, most: int) -> list[dict[str, Any]]:
-        """The most frequent categories of rows (0 is none), with their shares; of equal ones, the first in the rows."""
+        """The most frequent categories of rows (0 is none), of equal ones the first in the rows.
+
+        A share is that of the rows with the category; where an item has several, shares add up to more than one.
+        """
         rows = rows[rows != NO_ROW]
-        if self._category is None or not len(rows):
-            return []
-        counts = Counter(self._category[rows].tolist())
+        counts = Counter(self._categories[rows].ravel().tolist())
         counts.pop(NO_CATEGORY, None)
         return [
             {"category": self._category_names[key], "share": count / len(rows)}

@@ -112,7 +112,7 @@ class Cause(BaseModel):
 
 
 class CategoryShare(BaseModel):
-    """A category and its share of the items closest to an interest."""
+    """A category and its share of the items closest to an interest; an item of several counts in each."""
 
     category: Shown
     share: float
