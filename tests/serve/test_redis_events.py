@@ -190,11 +190,59 @@ def test_a_wrong_password_is_not_shown(redis_server: Server) -> None:
     assert "secret" not in str(raised.value)
 
 
-@pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", "redis://:sec/ret@host:6379", ""])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:6379",
+        "http://localhost",
+        "redis://:sec/ret@host:6379",
+        "redis://host/secret",
+        "redis://host?db=sec",
+        "",
+    ],
+)
 def test_another_url_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match=r"expected the URL redis://.*escaped \(%40 for @, %2F for /\)") as raised:
         RedisEvents(url, [])
     assert "sec" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["secret", "decode_responses", "retry", "protocol", "ssl_cert_reqs", "db=1&secret"])
+def test_a_parameter_that_is_not_known_is_refused(redis_server: Server, name: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"expected no parameters of the URL but db, username, .*; found others$"
+    ) as e:
+        RedisEvents(f"{redis_server.url}?{name}=1", [])
+    assert "secret" not in str(e.value)
+
+
+def test_a_key_without_a_certificate_is_refused() -> None:
+    with pytest.raises(ConfigError, match="expected ssl_certfile beside ssl_keyfile"):
+        RedisEvents("rediss://localhost?ssl_keyfile=key.pem", [])
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf"])
+def test_a_time_that_is_none_is_refused(redis_server: Server, value: str) -> None:
+    with pytest.raises(ConfigError, match=r"expected seconds as socket_timeout and .* of the URL, found \["):
+        RedisEvents(f"{redis_server.url}?socket_timeout={value}", [])
+
+
+def test_parameters_of_the_url(redis_server: Server) -> None:
+    url = f"{redis_server.url}/3?socket_timeout=20&client_name=me&health_check_interval=5&max_connections=4"
+    with closing(RedisEvents(url, [])) as store, closing(redis.Redis.from_url(redis_server.url)) as client:
+        store.append(1, events(1))
+        assert items(store) == [1]
+        assert [each["db"] for each in client.client_list() if each["name"] == "me"] == ["3"]
+
+
+@pytest.mark.parametrize("parameter", ["foo=1", "db=1000"])
+def test_the_command_says_on_one_line_what_is_wrong(redis_server: Server, bundle: Path, parameter: str) -> None:
+    events = f"--events={redis_server.url}?{parameter}"
+    command = [sys.executable, "-m", "prismrec", "serve", str(bundle), "--port=0", events]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Traceback" not in done.stderr
+    assert len([line for line in done.stderr.splitlines() if not line.startswith("{")]) == 1
 
 
 @pytest.mark.parametrize("max_events", [-1, 0, 2**15])

@@ -11,9 +11,11 @@ This is exact in the 53 bits of a score, for times up to the year 9999. To impor
 """
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 
@@ -29,6 +31,9 @@ except ModuleNotFoundError as error:
     raise ConfigError("events in Redis: expected the package redis; pip install 'prismrec[redis]'") from error
 
 _TIMEOUT = 1.0  # seconds, to connect and for each answer
+_PATIENCE = ("socket_timeout", "socket_connect_timeout")
+_PARAMETERS = ("db", "username", "password", "client_name", "max_connections", "health_check_interval", *_PATIENCE)
+_TLS_PARAMETERS = ("ssl_cert_reqs", "ssl_check_hostname", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 _EVENTS_PER_SECOND = 2**15
 
 _APPEND = f"""
@@ -50,7 +55,8 @@ class RedisEvents:
     A call whose connection breaks is tried once more over a new one, so a client outlives a restart of the server.
 
     Args:
-        url: redis://[user:password@]host[:port][/number], or rediss:// or unix://.
+        url: redis://[user:password@]host[:port][/number], or rediss:// or unix://; parameters such as
+            `?socket_timeout=3`, seconds, may follow.
         context_features: names of the columns of `Events.context`.
         prefix: what the keys of users begin with.
         max_events: newest events of each user kept on the server.
@@ -125,7 +131,8 @@ class RedisEvents:
 
 def _connect(url: str) -> redis.Redis:
     try:
-        return redis.Redis.from_url(
+        _check_parameters(url)
+        client = redis.Redis.from_url(
             url,
             socket_timeout=_TIMEOUT,
             socket_connect_timeout=_TIMEOUT,
@@ -133,11 +140,35 @@ def _connect(url: str) -> redis.Redis:
             retry_on_error=[redis.ConnectionError],  # pipelines of redis-py 5 look here
             protocol=2,
         )
+        patience = [client.connection_pool.connection_kwargs[name] for name in _PATIENCE]
     except ValueError:  # its text may hold a part of the password
         raise ConfigError(
             "events in Redis: expected the URL redis://[user:password@]host[:port][/number], rediss://... or "
             "unix://..., found something else; what is special in a password is escaped (%40 for @, %2F for /)"
         ) from None
+    if not all(0 < seconds <= threading.TIMEOUT_MAX for seconds in patience):
+        raise ConfigError(
+            f"events in Redis: expected seconds as {' and '.join(_PATIENCE)} of the URL, found {patience}"
+        )
+    return client
+
+
+def _check_parameters(url: str) -> None:
+    """Refuse what redis-py would fail at with the first request, or would read as something else.
+
+    Raises:
+        ConfigError: a parameter is not known, or lacks another one.
+        ValueError: the database is no number.
+    """
+    parts = urlsplit(url)
+    known = (*_PARAMETERS, *_TLS_PARAMETERS) if parts.scheme == "rediss" else _PARAMETERS
+    given = parse_qs(parts.query, keep_blank_values=True).keys()
+    if not given <= set(known):  # what is unknown may be a secret
+        raise ConfigError(f"events in Redis: expected no parameters of the URL but {', '.join(known)}; found others")
+    if "ssl_keyfile" in given and "ssl_certfile" not in given:
+        raise ConfigError("events in Redis: expected ssl_certfile beside ssl_keyfile in the URL, found it missing")
+    if parts.scheme != "unix":
+        int(parts.path.removeprefix("/") or 0)
 
 
 def _pack(events: Events, features: np.ndarray) -> list[bytes]:
