@@ -29,7 +29,7 @@ class Waiting:
         await send({"type": "http.response.body", "body": body})
 
 
-def _gate(app: Any, key: str | None = None, **settings: int) -> tuple[Gate, Metrics]:
+def _gate(app: Any, key: str | None = None, **settings: float) -> tuple[Gate, Metrics]:
     metrics = Metrics()
     return Gate(app, ServeConfig(**settings), metrics, key), metrics
 
@@ -123,6 +123,21 @@ def test_the_size_of_a_body(size: int, declared: bool) -> None:
         assert (answer.status_code, len(answer.content)) == (200, 1000)
     else:
         assert (answer.status_code, answer.json()["error"]["code"], app.inside) == (413, "body_too_large", 0)
+
+
+def test_a_body_that_comes_byte_by_byte() -> None:
+    """The time is for the whole body, not for each of its pieces."""
+    app = Waiting()
+    gate, metrics = _gate(app, max_body_seconds=0.05)
+
+    async def forever() -> Any:
+        while True:
+            yield b"x"
+            await asyncio.sleep(0.001)
+
+    answer = _send(gate, app, content=forever())
+    assert (answer.status_code, answer.json()["error"]["code"], app.inside) == (408, "request_timeout", 0)
+    assert "prismrec_requests_in_progress 0.0" in metrics.text().decode()
 
 
 @pytest.mark.parametrize(("given", "kept"), [("order-66.a_b", True), ("no spaces", False), ("x" * 65, False)])

@@ -1,6 +1,7 @@
 """`prismrec serve` as a process: killed, told to change its bundle or to stop, asked wrongly, and asked too much."""
 
 import contextlib
+import http.client
 import itertools
 import json
 import random
@@ -284,6 +285,26 @@ def test_too_many_requests_are_told_when_to_come_back(bundle: Path, tmp_path: Pa
             assert 200 in statuses
             assert statuses <= {200, 503}
         wait_for(lambda: ask(None).status_code == 200)
+
+
+def test_who_takes_forever_to_send_loses_the_place(bundle: Path, tmp_path: Path) -> None:
+    settings = ("--set=max_concurrent=1", "--set=max_body_seconds=0.5")
+    with Server(bundle, tmp_path, f"--events={tmp_path / 'events'}", *settings) as server:
+        for size in (0, 5):
+            held = HeldRequest(server, {"user_id": 4})
+            held.send(size)
+            with contextlib.closing(http.client.HTTPResponse(held.socket)) as answer:
+                answer.begin()
+                assert (answer.status, answer.headers["connection"]) == (408, "close")
+                error = json.loads(answer.read())["error"]
+            assert error["code"] == "request_timeout"
+            assert error["message"] == "expected the whole body within 0.5 s"
+            assert error["request_id"] == answer.headers["x-request-id"]
+            assert held.socket.recv(1) == b""  # closed
+            held.socket.close()
+            with server.client() as client:
+                wait_for(lambda client=client: client.post(RECOMMEND, json={"user_id": 4}).status_code == 200)
+    assert not [line for line in server.lines() if line["level"] != "info"]
 
 
 def test_clients_that_leave_disturb_nobody(server: Server) -> None:

@@ -47,7 +47,7 @@ from prismrec.serve.service import UnknownItemError
 from prismrec.serve.settings import ServeConfig
 
 _log = logging.getLogger(__name__)
-_REFUSED: dict[int | str, dict[str, Any]] = {status: {"model": Refusal} for status in (401, 413, 422, 429, 503)}
+_REFUSED: dict[int | str, dict[str, Any]] = {status: {"model": Refusal} for status in (401, 408, 413, 422, 429, 503)}
 _STATUS: dict[type[PrismRecError], tuple[int, str]] = {
     UnknownItemError: (404, "unknown_item"),
     DataError: (422, "invalid_request"),

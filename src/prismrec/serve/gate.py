@@ -4,6 +4,7 @@ Takes an ASGI application and settings; gives an ASGI application. It is plain A
 which would cost a task per request.
 """
 
+import asyncio
 import hmac
 import logging
 import re
@@ -22,6 +23,7 @@ from prismrec.serve.settings import ServeConfig
 _OPEN = ("/health", "/ready")  # for those that watch the service: without key, limits and lines of log
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _OTHER = "other"  # paths that do not exist are one to the metrics, whatever they are called
+_HEADERS = {408: {"connection": "close"}, 429: {"retry-after": "1"}, 503: {"retry-after": "1"}}
 _log = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
@@ -84,8 +86,20 @@ class Gate:
             )
         elif not self._admits(headers):
             await refusal(401, "unauthorized", "expected the key in the header X-API-Key", scope)(scope, receive, send)
-        elif (body := await _read(headers, receive, self._settings.max_body_bytes)) is None:
-            message = f"expected a body of at most {self._settings.max_body_bytes} bytes"
+        else:
+            await self._pass_body(scope, headers, receive, send)
+
+    async def _pass_body(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
+        most, seconds = self._settings.max_body_bytes, self._settings.max_body_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                body = await _read(headers, receive, most)
+        except TimeoutError:
+            message = f"expected the whole body within {seconds:g} s"
+            await refusal(408, "request_timeout", message, scope)(scope, receive, send)
+            return
+        if body is None:
+            message = f"expected a body of at most {most} bytes"
             await refusal(413, "body_too_large", message, scope)(scope, receive, send)
         else:
             await self._app(scope, _replay(body, receive), send)
@@ -109,8 +123,7 @@ def refusal(status: int, code: str, message: str, scope: Scope) -> JSONResponse:
     """The one form of everything that is not a success."""
     text = message.encode(errors="replace").decode()  # a request may hold half a surrogate pair
     problem = Problem(code=code, message=text, request_id=scope.get("request_id", ""))
-    headers = {"retry-after": "1"} if status in (429, 503) else None
-    return JSONResponse(Refusal(error=problem).model_dump(), status, headers)
+    return JSONResponse(Refusal(error=problem).model_dump(), status, _HEADERS.get(status))
 
 
 async def _read(headers: dict[bytes, bytes], receive: Receive, most: int) -> bytes | None:
