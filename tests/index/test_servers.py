@@ -281,6 +281,38 @@ def test_a_machine_that_is_gone_without_a_word_is_noticed(postgres_url: str) -> 
     assert (found["keepalives_idle"], found["keepalives_count"]) == ("60", "3")
 
 
+def _with_timeout(url: str, milliseconds: int) -> str:
+    return f"{url}{'&' if '?' in url else '?'}options=-c%20statement_timeout%3D{milliseconds}"
+
+
+def test_a_search_that_hangs_is_given_up(postgres_url: str, name: str) -> None:
+    load_index(postgres_url, name, VECTORS, fingerprint="f")
+    index = _open(_with_timeout(postgres_url, 200), name)
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute(f"LOCK TABLE {name}")
+        for search in (lambda: index.search(QUERIES, 10), lambda: index.vectors(np.array([1]))):
+            with pytest.raises(SearchIndexError, match="expected an answer, found: canceling statement due to"):
+                search()
+    _check_whole(index)
+
+
+def test_who_says_for_how_long_to_wait(postgres_url: str) -> None:
+    def seconds(database: Database) -> str:
+        return database.run(lambda connection: connection.execute("SHOW statement_timeout").fetchone())[0]
+
+    assert seconds(Database(postgres_url)) == "30s"
+    assert seconds(Database(_with_timeout(postgres_url, 5000))) == "5s"
+    assert seconds(Database(_with_timeout(postgres_url, 0))) == "0"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("ALTER ROLE postgres SET statement_timeout = 7000")
+        try:
+            assert seconds(Database(postgres_url)) == "7s"
+        finally:
+            connection.execute("ALTER ROLE postgres RESET statement_timeout")
+    with Database(postgres_url).connection() as connection:  # to load and index a table takes long
+        assert connection.execute("SHOW statement_timeout").fetchone() == ("0",)
+
+
 def test_a_wrong_parameter_of_a_url_is_said(postgres_url: str) -> None:
     separator = "&" if "?" in postgres_url else "?"
     with pytest.raises(SearchIndexError, match=r"that lets us in, found: .*connect_timeout"):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 from rich.console import Console
 
@@ -173,3 +174,15 @@ def test_what_is_wrong_with_redis_is_for_the_log(
     assert f"Redis at 127.0.0.1:{own_redis_server.port}: " in caplog.text
     own_redis_server.start()
     assert client.ask(path, **query)[0] == 200
+
+
+def test_a_database_that_hangs_is_given_up(postgres_url: str, bundle: Path, make_client: Any) -> None:
+    table = load_vectors(bundle, postgres_url, Console(quiet=True))
+    client = make_client(bundle, index=f"{postgres_url}&options=-c%20statement_timeout%3D200")
+    assert client.ask(RECOMMEND, user_id=4)[0] == 200
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute(f"LOCK TABLE {table}")
+        status, answer = client.ask(RECOMMEND, user_id=4)
+        assert (status, answer["error"]["code"]) == (503, "index_unavailable")
+        assert "PostgreSQL" not in answer["error"]["message"]
+    assert client.ask(RECOMMEND, user_id=4)[0] == 200

@@ -26,6 +26,11 @@ _PATIENCE = {
     "tcp_user_timeout": 25_000,  # milliseconds
 }
 """Unless the URL says otherwise: a machine that is gone without a word is noticed in half a minute, not in hours."""
+_LIMIT = """
+    SELECT set_config('statement_timeout', '30s', false) FROM pg_settings
+    WHERE name = 'statement_timeout' AND source = 'default'
+"""
+"""A search is given up after half a minute, unless the URL, the user's role or the server says otherwise."""
 
 
 class Database:
@@ -53,7 +58,7 @@ class Database:
         """The result of `work` in a transaction; again on another connection if the server had closed this one.
 
         Raises:
-            SearchIndexError: the server cannot be reached, or refuses the work.
+            SearchIndexError: the server cannot be reached, refuses the work, or takes too long for it.
         """
         while True:
             try:
@@ -82,7 +87,7 @@ class Database:
         Raises:
             SearchIndexError: the server cannot be reached, or refuses a statement.
         """
-        connection = self._connect(creating_extension=True)
+        connection = self._connect(for_long_work=True)
         try:
             with self.errors():
                 yield connection
@@ -97,7 +102,7 @@ class Database:
         except psycopg.Error as error:
             raise SearchIndexError(f"{self.place}: expected an answer, found: {_one_line(error)}") from error
 
-    def _connect(self, creating_extension: bool = False) -> Connection:
+    def _connect(self, for_long_work: bool = False) -> Connection:
         try:
             connection = psycopg.connect(
                 autocommit=True,
@@ -110,8 +115,7 @@ class Database:
                 "start it, or correct the index URL"
             ) from error
         try:
-            if creating_extension:
-                connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+            connection.execute("CREATE EXTENSION IF NOT EXISTS vector" if for_long_work else _LIMIT)
             register_vector(connection)
         except psycopg.Error as error:
             connection.close()
