@@ -21,6 +21,7 @@ import pytest
 from prismrec.errors import ArtifactError
 from prismrec.serve import event_log as module
 from prismrec.serve.event_log import EventLog
+from prismrec.serve.event_segments import header_bytes, read_segment, record_bytes
 from prismrec.serve.events import Events
 
 SEGMENT = "events-000001.log"
@@ -131,12 +132,174 @@ def test_a_flipped_bit_is_refused(three: Path, place: int) -> None:
     assert (three / SEGMENT).read_bytes() == content
 
 
+def write(directory: Path, number: int, features: tuple[str, ...], *rows: tuple[int, ...]) -> Path:
+    """A file of a log, as a process that was killed may have left it beside others."""
+    path = directory / f"events-{number:06d}.log"
+    path.write_bytes(header_bytes(features) + (record_bytes(np.array(rows, np.int64)) if rows else b""))
+    return path
+
+
 def test_only_the_last_file_may_be_torn(three: Path) -> None:
-    with closing(EventLog(three, ["page"])):
-        assert sorted(path.name for path in three.iterdir()) == [SEGMENT, "events-000002.log", "lock"]
+    write(three, 2, ("page",))
     os.truncate(three / SEGMENT, HEADER + 2 * RECORD + 1)
     with pytest.raises(ArtifactError, match=rf"{SEGMENT}: damaged at byte {HEADER + 2 * RECORD}: .* not whole"):
         EventLog(three, ["page"])
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def rows(directory: Path, *features: str) -> list[list[int]]:
+    with closing(EventLog(directory, features)) as log:
+        return log.read([1])[0].rows.tolist()
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Path:
+    """Three files: events of user 1 in one second, two of them the same but for a feature, and some that came twice."""
+    write(tmp_path, 1, ("page",), (1, 9, 100, 0, 71), (1, 5, 100, 0, 71), (1, 5, 100, 0, 72))
+    write(tmp_path, 2, ("shop", "page"), (1, 5, 100, 0, 0, 72), (1, 7, 100, 0, 81, 0), (1, 9, 100, 0, 0, 71))
+    write(tmp_path, 3, (), (1, 8, 100, 0), (1, 6, 90, 0), (1, 6, 90, 0))
+    return tmp_path
+
+
+# with the features shop and page
+OF_SEVERAL = [[6, 90, 0, 0, 0], [9, 100, 0, 0, 71], [5, 100, 0, 0, 71], [5, 100, 0, 0, 72], [7, 100, 0, 81, 0]]
+OF_SEVERAL += [[8, 100, 0, 0, 0]]
+
+
+def test_several_files_become_one_with_all_features(several: Path) -> None:
+    assert rows(several) == [[6, 90, 0], [9, 100, 0], [5, 100, 0], [7, 100, 0], [8, 100, 0]]
+    assert names(several) == ["events-000004.log", "lock"]
+    segment = read_segment(several / "events-000004.log")
+    assert segment.context_features == ("page", "shop")
+    assert len(segment.rows) == len(OF_SEVERAL)
+    assert rows(several, "shop", "page") == OF_SEVERAL
+    assert names(several) == ["events-000004.log", "lock"]
+
+
+def test_a_file_of_more_features_is_written_on(several: Path) -> None:
+    rows(several)
+    with closing(EventLog(several, ["shop"])) as log:
+        log.append(1, Events.of_rows(np.array([[4, 110, 3, 83]])))
+    assert names(several) == ["events-000004.log", "lock"]
+    assert rows(several, "shop", "page") == [*OF_SEVERAL, [4, 110, 3, 83, 0]]
+
+
+def test_another_feature_is_a_new_file(several: Path) -> None:
+    rows(several)
+    assert rows(several, "town", "page")[-1] == [8, 100, 0, 0, 0]
+    assert names(several) == ["events-000005.log", "lock"]
+    assert rows(several, "shop", "page") == OF_SEVERAL
+
+
+def test_a_file_is_written_anew_when_most_of_it_is_of_no_use(tmp_path: Path) -> None:
+    """Of 20,000 events the newest 10,000 are half; one more is more than half."""
+
+    def append(*times: int) -> None:
+        with opened(tmp_path) as log:
+            log.append(1, Events.of_rows(np.array([[7, time, 0] for time in times])))
+
+    append(*range(20_000))
+    assert items(tmp_path) == [7] * 10_000
+    assert names(tmp_path) == [SEGMENT, "lock"]
+    append(20_000)
+    with opened(tmp_path) as log:
+        assert log.read([1])[0].time.tolist() == list(range(10_001, 20_001))
+    assert names(tmp_path) == ["events-000002.log", "lock"]
+    assert (tmp_path / "events-000002.log").stat().st_size == HEADER + 10_000 * RECORD
+    append(20_001)
+    assert names(tmp_path) == ["events-000002.log", "lock"]
+
+
+def test_a_log_that_keeps_few_events_leaves_the_others_in_the_file(tmp_path: Path) -> None:
+    with closing(EventLog(tmp_path, [], max_events=2)) as log:
+        log.append(1, events(*range(1, 10)))
+    with closing(EventLog(tmp_path, [], max_events=2)) as log:
+        assert log.read([1])[0].item.tolist() == [8, 9]
+    assert items(tmp_path) == list(range(1, 10))
+    assert names(tmp_path) == [SEGMENT, "lock"]
+
+
+KILL_AT_EVERY_STEP = """
+import itertools, os, shutil, signal, sys
+from pathlib import Path
+from prismrec.serve.event_log import EventLog
+
+STEPS = {"open", "write", "close", "truncate", "fsync", "fdatasync", "replace", "unlink"}
+folder = Path(sys.argv[1])
+
+def kill_before(step):
+    count = itertools.count()
+    def at_call(frame, event, called):
+        if event == "c_call" and called.__name__ in STEPS and next(count) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+    sys.setprofile(at_call)
+
+for step in itertools.count():
+    directory = folder / f"killed-{step}"
+    shutil.copytree(folder / "log", directory)
+    child = os.fork()
+    if child == 0:
+        kill_before(step)
+        EventLog(directory, sys.argv[2:])
+        os._exit(0)
+    if not os.WIFSIGNALED(os.waitpid(child, 0)[1]):
+        break
+"""
+
+
+def test_a_process_that_is_killed_while_it_writes_anew_loses_nothing(several: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "log").mkdir()
+    for path in several.glob("events-*"):
+        path.rename(folder / "log" / path.name)
+    os.truncate(folder / "log" / "events-000003.log", HEADER + 2 * RECORD + 7)  # what was written last is torn
+    command = [sys.executable, "-c", KILL_AT_EVERY_STEP, str(folder), "page"]
+    assert subprocess.run(command, capture_output=True, text=True).stderr.count("Traceback") == 0
+    states = sorted(folder.glob("killed-*"))
+    found = {tuple(name for name in names(state) if name.endswith("log")) for state in states}
+    old, new = ("events-000001.log", "events-000002.log", "events-000003.log"), "events-000004.log"
+    assert found == {old, (*old, new), (*old[:2], new), (*old[:1], new), (new,)}
+    assert any(name.endswith(".tmp") for state in states for name in names(state))
+    for state in states:
+        assert rows(state, "shop", "page") == OF_SEVERAL
+        with closing(EventLog(state, ["page"])) as log:
+            log.append(1, Events.of_rows(np.array([[4, 110, 0, 73]])))
+        assert rows(state, "shop", "page") == [*OF_SEVERAL, [4, 110, 0, 0, 73]]
+        [log_file] = [name for name in names(state) if name != "lock"]
+        assert log_file > "events-000003.log"
+
+
+OPEN_ON_A_FULL_DISK = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from prismrec.serve.event_log import EventLog
+from prismrec.serve.events import Events
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (50, resource.RLIM_INFINITY))
+for features in ([], ["page"]):
+    try:
+        log = EventLog(Path(sys.argv[1]), features)
+        print(log.read([1])[0].item.tolist())
+        log.close()
+    except OSError as error:
+        print(error.strerror)
+"""
+
+
+def test_a_full_disk_does_not_keep_a_log_from_being_opened(three: Path) -> None:
+    """Only where the file lacks a feature it must be written anew."""
+    last = write(three, 2, (), (1, 4, 104, 0))
+    done = subprocess.run([sys.executable, "-c", OPEN_ON_A_FULL_DISK, str(three)], capture_output=True, text=True)
+    assert done.stdout == "[1, 2, 3, 4]\nFile too large\n"
+    assert "went on with the files there are, as no new one could be written: " in done.stderr
+    assert names(three) == [SEGMENT, last.name, "lock"]
+    assert items(three) == [1, 2, 3, 4]
+    assert names(three) == ["events-000003.log", "lock"]
 
 
 def test_a_later_format_is_refused(three: Path) -> None:

@@ -4,9 +4,11 @@ Takes events of users; gives them back from memory. Files are only ever appended
 are on the disk. Threads that append at once share one wait for the disk. The directory holds
 
 lock                 held by the process that has the log open; its process id
-events-000001.log    see `event_segments.py`; another is begun when the log is opened for other context features
+events-000001.log    see `event_segments.py`
 
-Nothing is ever taken out of the files, events that are no longer kept to read included.
+A log that is opened has one file. It is written anew, under the next number, if there are more of them, if it lacks a
+context feature, or if most of its events are of no more use: those that came twice, and those older than the newest
+`MAX_EVENTS` of a user. Nothing else is ever taken out, also not what the bundle of today does not read: the next may.
 """
 
 import contextlib
@@ -18,16 +20,19 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from prismrec.artifact import replacing_file
 from prismrec.errors import ArtifactError
+from prismrec.serve.event_rows import by_user, lasting, with_features
 from prismrec.serve.event_segments import Segment, damage, header_bytes, read_segment, record_bytes
-from prismrec.serve.events import MAX_EVENTS, TIME, Events, arranged, check_context, firsts
+from prismrec.serve.events import MAX_EVENTS, Events, arranged, check_context, firsts
 
 _SEGMENTS = "events-" + 6 * "[0-9]" + ".log"
+_BLOCK = 100_000  # rows written at a time
 _synchronize = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
 _log = logging.getLogger(__name__)
@@ -67,7 +72,8 @@ class EventLog:
         fresh = rows[len(known) :][firsts(rows)[len(known) :]]
         if not len(fresh):
             return
-        mine = _Append(user, fresh, record_bytes(np.insert(fresh, 0, user, axis=1)))
+        written = with_features(np.insert(fresh, 0, user, axis=1), self._features, self._file_features)
+        mine = _Append(user, fresh, record_bytes(written))
         with self._queue_lock:
             self._queue.append(mine)
         with self._file_lock:
@@ -81,15 +87,30 @@ class EventLog:
             self._lock.close()
 
     def _open(self, directory: Path) -> None:
+        for unfinished in directory.glob(f".{_SEGMENTS}.*"):  # of a process that was killed
+            unfinished.unlink()
         paths = sorted(directory.glob(_SEGMENTS))
         segments = [_read_whole(path, is_last=path == paths[-1]) for path in paths]
-        if not segments or segments[-1].context_features != self._features:
+        found = [segment.context_features for segment in segments]
+        features = tuple(dict.fromkeys(chain(*found, self._features)))
+        rows = [with_features(segment.rows, segment.context_features, features) for segment in segments]
+        rows.append(np.zeros((0, 4 + len(features)), np.int64))
+        came = np.concatenate(rows)
+        kept = lasting(came, max(self._max_events, MAX_EVENTS))
+        if found != [features] or 2 * len(kept) < len(came):
             number = int(paths[-1].stem[-6:]) + 1 if paths else 1
-            paths.append(directory / f"events-{number:06d}.log")
-            _begin(paths[-1], self._features)
-        rows = [_columns(segment, self._features) for segment in segments]
-        rows.append(np.zeros((0, 4 + len(self._features)), np.int64))
-        self._opened = _by_user(np.concatenate(rows), self._max_events)
+            new = directory / f"events-{number:06d}.log"
+            try:
+                _write_segment(new, features, kept)
+            except OSError as error:
+                if not found or not set(self._features) <= set(found[-1]):
+                    raise
+                _log.warning("%s: went on with the files there are, as no new one could be written: %s", new, error)
+            else:
+                _remove(directory, paths)
+                paths, found = [new], [features]
+        self._file_features = found[-1]
+        self._opened = by_user(with_features(kept, features, self._features), self._max_events)
         self._appended: dict[int, np.ndarray] = {}
         self._queue: list[_Append] = []
         self._queue_lock, self._file_lock = threading.Lock(), threading.Lock()
@@ -142,49 +163,6 @@ class _Append:
     """None once the records are on the disk."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Opened:
-    """The events that were in the files: `users` int64 [N], sorted; and `Events.rows` of each."""
-
-    users: np.ndarray
-    rows: np.ndarray
-
-
-def _by_user(rows: np.ndarray, max_events: int) -> _Opened:
-    """Sort rows of many users (user, then `Events.rows`), as `arranged` does those of one."""
-    rows = rows[np.lexsort((rows[:, 1 + TIME], rows[:, 0]))]
-    same = (rows[1:, [0, 1 + TIME]] == rows[:-1, [0, 1 + TIME]]).all(axis=1)
-    tied, kept = np.zeros(len(rows), bool), np.ones(len(rows), bool)
-    tied[1:] |= same
-    tied[:-1] |= same
-    # only events of one user and second can be equal, and they are few
-    kept[tied] = firsts(rows[tied])
-    rows = _limited(rows[kept], max_events)
-    rows.setflags(write=False)
-    return _Opened(rows[:, 0].copy(), rows[:, 1:])
-
-
-def _limited(rows: np.ndarray, max_events: int) -> np.ndarray:
-    """The newest rows of each user, of rows sorted by user."""
-    start = np.flatnonzero(np.diff(rows[:, 0], prepend=-1))  # keys are from 0 up
-    count = np.diff(start, append=len(rows))
-    kept = np.ones(len(rows), bool)
-    for first, size in zip(start[count > max_events], count[count > max_events], strict=True):
-        rows[first : first + max_events, 1:] = arranged(rows[first : first + size, 1:], max_events)
-        kept[first + max_events : first + size] = False
-    return rows[kept]
-
-
-def _columns(segment: Segment, features: tuple[str, ...]) -> np.ndarray:
-    """The rows of a segment with the context features of the log; 0 where the segment has none of that name."""
-    rows = np.zeros((len(segment.rows), 4 + len(features)), np.int64)
-    rows[:, :4] = segment.rows[:, :4]
-    for place, name in enumerate(features):
-        if name in segment.context_features:
-            rows[:, 4 + place] = segment.rows[:, 4 + segment.context_features.index(name)]
-    return rows
-
-
 def _read_whole(path: Path, *, is_last: bool) -> Segment:
     """Read a segment, and cut off what is torn; only the last one may be."""
     segment = read_segment(path)
@@ -202,14 +180,31 @@ def _read_whole(path: Path, *, is_last: bool) -> Segment:
     return segment
 
 
-def _begin(path: Path, features: tuple[str, ...]) -> None:
-    with replacing_file(path) as temporary:
-        temporary.write_bytes(header_bytes(features))
-    directory = os.open(path.parent, os.O_RDONLY)
+def _write_segment(path: Path, features: tuple[str, ...], rows: np.ndarray) -> None:
+    with replacing_file(path) as temporary, temporary.open("wb") as file:
+        file.write(header_bytes(features))
+        for start in range(0, len(rows), _BLOCK):
+            file.write(record_bytes(rows[start : start + _BLOCK]))
+
+
+def _remove(directory: Path, paths: list[Path]) -> None:
+    """Remove the files whose events are in a newer one, once that is sure to stay.
+
+    The last of them goes first: whatever is left of them when the process is killed came before the rest of what is in
+    the new file, so that events of one second, each read where it comes first, stay in their order.
+    """
+    _synchronize_directory(directory)
+    for path in reversed(paths):
+        path.unlink()
+        _synchronize_directory(directory)
+
+
+def _synchronize_directory(directory: Path) -> None:
+    opened = os.open(directory, os.O_RDONLY)
     try:
-        os.fsync(directory)
+        os.fsync(opened)
     finally:
-        os.close(directory)
+        os.close(opened)
 
 
 def _lock_directory(directory: Path) -> io.FileIO:
