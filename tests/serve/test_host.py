@@ -1,6 +1,7 @@
 """Changing the bundle that is served, while requests are in progress."""
 
 import asyncio
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -9,10 +10,15 @@ import httpx
 import polars as pl
 import pytest
 
+from prismrec.artifact import replacing_directory
 from prismrec.errors import ArtifactError
+from prismrec.export.reader import KIND, open_bundle
 from prismrec.serve.app import create_app
+from prismrec.serve.event_log import EventLog
+from prismrec.serve.host import Host
 from prismrec.serve.metrics import Metrics
 from prismrec.serve.opening import open_host
+from prismrec.serve.service import Service
 from prismrec.serve.settings import ServeConfig
 
 from .conftest import ITEMS, START, with_store
@@ -94,6 +100,82 @@ def test_a_bundle_opened_again_is_not_the_one_before(site: Site, bundles: dict[s
             assert (await client.post("/v1/admin/rollback")).json()["model"] == _model(bundles["first"])
 
     asyncio.run(change())
+
+
+def _replace(bundle: Path, new: Path) -> None:
+    """Put another bundle in the place of one, as `export` does."""
+    with replacing_directory(bundle, KIND) as temporary:
+        shutil.copytree(new, temporary, dirs_exist_ok=True)
+
+
+def test_a_bundle_replaced_in_its_place_does_not_come_back_as_another(
+    site: Site, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    place = tmp_path / "place"
+    shutil.copytree(bundles["first"], place)
+
+    async def change() -> None:
+        async with site.client() as client:
+
+            async def is_refused() -> bool:
+                answer = await client.post("/v1/admin/rollback")
+                assert (answer.status_code, answer.json()["error"]["code"]) == (409, "bundle_unusable")
+                assert "/place: expected the bundle served before, found another one" in answer.text
+                return (await client.get("/health")).json()["model"] == _model(bundles["second"])
+
+            site.point_to(place)
+            assert (await client.post("/v1/admin/reload")).status_code == 200
+            _replace(place, bundles["second"])
+            asked = {"user_id": 4, "k": 5}
+            before = (await client.post("/v1/recommend", json=asked)).json()
+            assert (await client.post("/v1/admin/reload")).json()["model"] == _model(bundles["second"])
+            assert (await client.post("/v1/recommend", json=asked)).json() != before
+            assert await is_refused()
+            assert (await client.post("/v1/admin/reload")).status_code == 200  # the same again
+            assert await is_refused()
+            _replace(place, bundles["first"])  # it is back
+            assert (await client.post("/v1/admin/rollback")).json()["model"] == _model(bundles["first"])
+            assert (await client.post("/v1/recommend", json=asked)).json() == before
+
+    asyncio.run(change())
+
+
+def test_a_bundle_that_was_replaced_after_the_change_does_not_come_back(
+    site: Site, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    place = tmp_path / "place"
+    shutil.copytree(bundles["first"], place)
+
+    async def change() -> None:
+        async with site.client() as client:
+            for bundle in (place, bundles["second"]):
+                site.point_to(bundle)
+                await client.post("/v1/admin/reload")
+            _replace(place, bundles["lists"])
+            assert (await client.post("/v1/admin/rollback")).status_code == 409
+            shutil.rmtree(place)
+            assert (await client.post("/v1/admin/rollback")).status_code == 409
+            assert (await client.get("/health")).json()["model"] == _model(bundles["second"])
+            assert (await client.post("/v1/recommend", json={"user_id": 4})).status_code == 200
+
+    asyncio.run(change())
+
+
+def test_a_bundle_whose_place_is_taken_while_it_is_read_is_not_served(bundles: dict[str, Path], tmp_path: Path) -> None:
+    """Some of its files would be those of the other."""
+    place = tmp_path / "place"
+    shutil.copytree(bundles["first"], place)
+
+    def open_service(path: Path) -> Service:
+        bundle = open_bundle(path)
+        _replace(path, bundles["second"])
+        return Service(bundle, bundle.index, log, ServeConfig(), Metrics())
+
+    with (
+        contextlib.closing(EventLog(tmp_path / "events", ["shop"])) as log,
+        pytest.raises(ArtifactError, match="/place: expected a bundle that stays, but another took its place"),
+    ):
+        Host(place, open_service)
 
 
 def test_no_request_fails_while_bundles_change(site: Site, bundles: dict[str, Path]) -> None:

@@ -5,12 +5,15 @@ there now points to) takes over when it is open and warm, and the one before it 
 """
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
+from prismrec.artifact import MANIFEST
 from prismrec.data.schema import ITEM, USER
 from prismrec.data.store import Store
 from prismrec.errors import ArtifactError, PrismRecError
@@ -51,7 +54,7 @@ class Host:
         """
         self._path, self._open_service = path, open_service
         self._changing = asyncio.Lock()
-        self._previous: Path | None = None
+        self._previous: tuple[Path, dict[str, Any]] | None = None
         self.current = self._open(path.resolve())
 
     @property
@@ -71,37 +74,51 @@ class Host:
         """Serve the bundle before this one again.
 
         Raises:
-            ArtifactError: there was none, or it can no longer be served.
+            ArtifactError: there was none, it can no longer be served, or another is now in its place.
         """
         if self._previous is None:
             raise ArtifactError("expected a bundle served before this one, there was none")
-        return await self._change_to(self._previous)
+        return await self._change_to(*self._previous)
 
     def close(self) -> None:
         """Answer what waits, then let go of the events."""
         self.current.recommend.close()
         self.current.service.appended.close()
 
-    async def _change_to(self, path: Path) -> Serving:
+    async def _change_to(self, path: Path, manifest: dict[str, Any] | None = None) -> Serving:
         async with self._changing:
             try:
-                opened = await asyncio.to_thread(self._open, path)
+                opened = await asyncio.to_thread(self._open, path, manifest)
             except (PrismRecError, OSError) as error:
                 raise ArtifactError(str(error)) from error
             before, self.current = self.current, opened
-            if before.path != path:  # a bundle opened again does not make the one before it forgotten
-                self._previous = before.path
+            served = before.service.bundle.manifest
+            if (before.path, served) != (path, opened.service.bundle.manifest):
+                self._previous = before.path, served  # unless the same was opened again
             await asyncio.to_thread(before.recommend.close)  # what came before the change is answered by what was there
             return opened
 
-    def _open(self, path: Path) -> Serving:
+    def _open(self, path: Path, manifest: dict[str, Any] | None = None) -> Serving:
+        """Open and warm a bundle, only the one of this manifest if it is given."""
         service = self._open_service(path)
+        _check_in_place(path, service.bundle.manifest, manifest)
         if hasattr(self, "current"):
             _check_same_types(self.current.service, service)
         settings = service.settings
         for size in _WARMING:
             service.recommend(service.sample_queries(size))
         return Serving(path, service, Batcher(service.recommend, settings.encoder_batch, settings.workers))
+
+
+def _check_in_place(path: Path, opened: dict[str, Any], expected: dict[str, Any] | None) -> None:
+    """Refuse a bundle that took the place of the one expected, or whose place was taken while it was being read."""
+    if expected is not None and opened != expected:
+        raise ArtifactError(
+            f"{path}: expected the bundle served before, found another one in its place; keep each bundle at a path of "
+            "its own, and let a link say which one to serve"
+        )
+    if json.loads((path / MANIFEST).read_text()) != opened:
+        raise ArtifactError(f"{path}: expected a bundle that stays, but another took its place just now; try again")
 
 
 def _check_same_types(old: Service, new: Service) -> None:
