@@ -92,9 +92,8 @@ class Service:
         for query, row in zip(queries, rows, strict=True):
             if row == NO_ROW:
                 raise UnknownItemError(f"item_id: {query.item_id!r} is not in the catalogue")
-        vectors = self._index.vectors(rows)
-        vectors[:, self._dim :] = 0.0  # what is popular is not more alike
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        popularity = self.bundle.manifest["index"]["dimension"] - self._dim  # 0: what is popular is not more alike
+        vectors = np.pad(unit_vectors(self._index, rows, self._dim), [(0, 0), (0, popularity)])
         excluded = [
             np.append(self._catalogue.rows(query.exclude_items), row) for query, row in zip(queries, rows, strict=True)
         ]
