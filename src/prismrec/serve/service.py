@@ -153,19 +153,24 @@ class Service:
     def _search(
         self, queries: Sequence[Restrictions[Any, Any]], vectors: np.ndarray, excluded: Sequence[np.ndarray]
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Scores and rows [V, m] of each query's vectors; those without restrictions are searched together."""
+        """Scores and rows [V, m] of each query's vectors.
+
+        Those without restrictions are searched together, but only with others of about their depth: a list is as costly
+        as it is long, and a deep one shall not hold up all others.
+        """
         wheres = [self._catalogue.restriction(query) for query in queries]
-        free = [place for place, where in enumerate(wheres) if where is None]
+        groups: dict[int, list[int]] = {}
+        for place, where in enumerate(wheres):
+            groups.setdefault(depth(queries[place]).bit_length() if where is None else -1 - place, []).append(place)
         lists: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        for group in (free, *([place] for place, where in enumerate(wheres) if where is not None)):
-            if group:
-                deepest = max(depth(queries[place]) for place in group)
-                found = search_lists(
-                    self._index, vectors[group], deepest, [excluded[place] for place in group], wheres[group[0]]
-                )
-                for place, scores, rows in zip(group, *found, strict=True):
-                    wanted = depth(queries[place])
-                    lists[place] = scores[:, :wanted], rows[:, :wanted]
+        for group in groups.values():
+            deepest = max(depth(queries[place]) for place in group)
+            found = search_lists(
+                self._index, vectors[group], deepest, [excluded[place] for place in group], wheres[group[0]]
+            )
+            for place, scores, rows in zip(group, *found, strict=True):
+                wanted = depth(queries[place])
+                lists[place] = scores[:, :wanted], rows[:, :wanted]
         return [lists[place] for place in range(len(queries))]
 
     def _answer(
