@@ -184,7 +184,7 @@ def report(found: dict[str, Any], bundle: Bundle) -> str:
         f"average {os.getloadavg()[0]:.1f} at the end, Python {platform.python_version()}",
         "",
         f"{store.num_items:,} items: {' '.join(MODEL)}; vectors of a trained model, and copies of them at {NOISE}. "
-        f"k = {K}. Index: {index['kind']} {index['parameters']}, recall@100 {index['recall@100']:.4f} per vector.",
+        f"k = {K}. Index: {index['kind']} {index['parameters']}, recall@100 {index['recall@100']:.4f} of users' lists.",
         "",
         "| load from a second process | requests/s | p50, ms | p99, ms | requests | failed | bundles changed |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",

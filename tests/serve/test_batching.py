@@ -105,3 +105,24 @@ def test_who_no_longer_waits_disturbs_nobody() -> None:
     double.gate.clear()
     assert asyncio.run(give_up()) == [4]
     batcher.close()
+
+
+def test_on_the_loop_single_queries_of_one_turn_are_answered_together_and_lists_by_a_worker() -> None:
+    double, threads = Doubling(), set()
+
+    def answer(numbers: list[int]) -> list[int]:
+        threads.add((len(numbers), threading.current_thread() is threading.main_thread()))
+        return double(numbers)
+
+    batcher = Batcher(answer, 3, on_loop=True)
+
+    async def ask() -> list[object]:
+        tasks = [asyncio.ensure_future(batcher([number])) for number in (1, -2, 3, 4)]
+        return await asyncio.gather(*tasks, batcher([5, 6]), return_exceptions=True)
+
+    first, bad, *others = asyncio.run(ask())
+    assert (first, others) == ([2], [[6], [8], [10, 12]])
+    assert isinstance(bad, ValueError)
+    assert sorted(map(len, double.batches)) == [1, 1, 1, 1, 2, 3]  # three, each of them again, the fourth, the list
+    assert threads == {(3, True), (1, True), (2, False)}
+    batcher.close()

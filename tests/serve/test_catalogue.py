@@ -28,12 +28,12 @@ def test_every_category_of_an_item_counts(first_four: list[object], expected: di
     """Of equal shares, in the order in which the items have them."""
     column = pl.Series("category", [*first_four, *(NUM_ITEMS - 4) * first_four[:1]])
     catalogue = Catalogue(make_store(tmp_path / "store", ITEMS.with_columns(column)))
-    shares = {each["category"]: each["share"] for each in catalogue.category_shares(ROWS, 10)}
+    shares = {each["category"]: each["share"] for each in catalogue.category_shares(ROWS[None], 10)[0]}
     assert list(shares.items()) == list(expected.items())
-    assert [each["category"] for each in catalogue.category_shares(ROWS, 1)] == list(expected)[:1]
-    assert catalogue.category_shares(np.zeros(3, np.int64), 10) == []
+    assert [each["category"] for each in catalogue.category_shares(ROWS[None], 1)[0]] == list(expected)[:1]
+    assert catalogue.category_shares(np.stack([0 * ROWS, ROWS]), 10)[0] == []
 
 
 def test_without_categories_there_are_no_shares(tmp_path: Path) -> None:
     catalogue = Catalogue(make_store(tmp_path / "store", ITEMS.drop("category")))
-    assert catalogue.category_shares(ROWS, 10) == []
+    assert catalogue.category_shares(ROWS[None], 10) == [[]]

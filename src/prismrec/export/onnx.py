@@ -25,7 +25,7 @@ from prismrec.export.user_encoder import EncodedUsers, OnnxUserEncoder
 from prismrec.model.encode import encode_users
 from prismrec.model.multi_interest import MultiInterestModel
 
-OPSET = 20
+OPSET = 23
 MAX_DIFFERENCE = 1e-5
 _EXAMPLES = 3  # any number but 0 and 1, which the tracer would take for constants
 

@@ -51,6 +51,7 @@ class FaissIndex:
         self.description = description
         if description["kind"] not in ("flat", "ivf_pq"):
             raise SearchIndexError(f"index: expected a kind that is known, found {description['kind']!r}; export again")
+        self._unrestricted = self._parameters(None, 1.0)
 
     @classmethod
     def build(
@@ -130,7 +131,9 @@ class FaissIndex:
         if num_found == 0:
             return np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), NO_ROW, np.int64)
         selector = None if allowed is None or num_allowed == self.num_vectors else _selector(allowed)
-        parameters = self._parameters(selector, self.num_vectors / num_allowed)
+        parameters = (
+            self._unrestricted if selector is None else self._parameters(selector, self.num_vectors / num_allowed)
+        )
         scores, rows = self._index.search(queries, num_found, params=parameters)
         short = rows[:, -1] < 0
         if short.any():  # an approximate search can visit fewer than k items; exhaust the catalogue instead

@@ -118,10 +118,13 @@ def _fetch(
     for user, items in enumerate(excluded):
         rows[user, _among(rows[user], items)] = NO_ROW
     complete = (((rows != NO_ROW).sum(axis=2) >= k) | exhausted).all(axis=1)
-    first = np.argsort(rows == NO_ROW, axis=2, kind="stable")[..., :k]
-    rows = padded(np.take_along_axis(rows, first, 2), k, NO_ROW)
-    scores = padded(np.take_along_axis(scores, first, 2), k, -np.inf)
-    return _Found(np.where(rows == NO_ROW, np.float32(-np.inf), scores), rows, complete)
+    first = np.argsort(rows == NO_ROW, axis=2, kind="stable")[..., :k].reshape(-1, min(k, fetch))
+    lists = np.arange(len(first))[:, None]
+    rows, scores = (
+        part.reshape(-1, fetch)[lists, first].reshape(num_users, num_interests, -1) for part in (rows, scores)
+    )
+    scores[rows == NO_ROW] = -np.inf
+    return _Found(padded(scores, k, -np.inf), padded(rows, k, NO_ROW), complete)
 
 
 def _among(rows: np.ndarray, items: np.ndarray) -> np.ndarray:

@@ -26,60 +26,76 @@ class Past:
     time: np.ndarray
     """int64 [T]."""
     vectors: np.ndarray
-    """float32 [V, D]."""
+    """float32 [V, D] or [V, D + 1]."""
     weights: np.ndarray
     """Share of each event in each interest, float32 [V, T]."""
+    dim: int
+    """Width of the vectors without popularity, which may follow and is no likeness."""
 
     @classmethod
-    def of(cls, histories: HistoryBatch, encoded: EncodedUsers, user: int) -> "Past":
+    def of(cls, histories: HistoryBatch, encoded: EncodedUsers, user: int, dim: int) -> "Past":
         """That of one user of a batch."""
-        return cls(histories.item[user], histories.time[user], encoded.vectors[user], encoded.interest_weights[user])
+        item, time = histories.item[user], histories.time[user]
+        return cls(item, time, encoded.vectors[user], encoded.interest_weights[user], dim)
 
 
 def show_items(catalogue: Catalogue, ranking: Ranking) -> list[dict[str, Any]]:
     """A ranking in original ids, as fields of `Item`."""
-    shown = catalogue.shown(ranking.item)
-    interests = [None if interest == NO_INTEREST else interest for interest in ranking.interest.tolist()]
-    return [
-        {**item, "rank": rank, "score": score, "interest": interest}
-        for rank, (item, score, interest) in enumerate(zip(shown, ranking.score.tolist(), interests, strict=True), 1)
-    ]
+    return _items(ranking, catalogue.shown(ranking.item))
 
 
-def show_interests(
-    catalogue: Catalogue, index: Index, past: Past, lists: np.ndarray, dim: int, settings: ServeConfig
-) -> list[dict[str, Any]]:
-    """The interests that there are, as fields of `Interest`: where they lead, and the events of the largest shares.
+def show_recommendations(
+    catalogue: Catalogue, index: Index, ranking: Ranking, past: Past, lists: np.ndarray, settings: ServeConfig
+) -> dict[str, Any]:
+    """A ranking and the interests that there are, as fields of `Recommendations`.
+
+    Of an interest it is shown where it leads, and the events of the largest shares.
 
     Args:
         catalogue: to show ids.
         index: knows the items' vectors.
+        ranking: the items.
         past: the user's events and vectors.
         lists: rows of the nearest items of each vector, int64 [V, m]; 0 is none.
-        dim: D; what follows it in a vector is popularity, which is no likeness.
         settings: how much to show.
     """
     present = np.flatnonzero(past.vectors.any(axis=1))
     length = int((past.item != NO_ROW).sum())
     order = np.argsort(-past.weights[present, :length], axis=1, kind="stable")[:, : settings.events_per_interest]
     rows = past.item[order]  # [P, E]
-    items = unit_vectors(index, rows.reshape(-1), dim).reshape(*rows.shape, dim)
-    columns = {
-        "timestamp": past.time[order],
-        "weight": np.take_along_axis(past.weights[present], order, 1),
-        "closeness": np.einsum("ped,pd->pe", items, past.vectors[present, :dim]),
+    shown = catalogue.shown(np.concatenate([ranking.item, rows.ravel()]))
+    vectors = unit_vectors(index, rows.ravel(), past.dim).reshape(*rows.shape, past.dim)
+    columns = (
+        past.time[order],
+        np.take_along_axis(past.weights[present], order, 1),
+        np.einsum("ped,pd->pe", vectors, past.vectors[present, : past.dim]),
+    )
+    events = [
+        {**item, "timestamp": time, "weight": weight, "closeness": closeness}
+        for item, time, weight, closeness in zip(
+            shown[len(ranking.item) :], *(column.ravel().tolist() for column in columns), strict=True
+        )
+    ]
+    categories = catalogue.category_shares(lists[present], settings.categories_per_interest)
+    size = rows.shape[1]
+    return {
+        "items": _items(ranking, shown[: len(ranking.item)]),
+        "interests": [
+            {
+                "interest": vector,
+                "categories": categories[place],
+                "events": events[place * size : (place + 1) * size],
+            }
+            for place, vector in enumerate(present.tolist())
+        ],
     }
-    shown = iter(catalogue.shown(rows.reshape(-1), with_category=False))
+
+
+def _items(ranking: Ranking, shown: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    interests = [None if interest == NO_INTEREST else interest for interest in ranking.interest.tolist()]
     return [
-        {
-            "interest": vector,
-            "categories": catalogue.category_shares(lists[vector], settings.categories_per_interest),
-            "events": [
-                {**item, **dict(zip(columns, values, strict=True))}
-                for *values, item in zip(*(column[place].tolist() for column in columns.values()), shown, strict=False)
-            ],
-        }
-        for place, vector in enumerate(present.tolist())
+        {**item, "rank": rank, "score": score, "interest": interest}
+        for rank, (item, score, interest) in enumerate(zip(shown, ranking.score.tolist(), interests, strict=True), 1)
     ]
 
 

@@ -1,13 +1,14 @@
 """Micro-batches: queries that arrive while others are being answered wait, and are then answered together.
 
 Takes a function of a list of queries; gives an awaitable function of one list. Nobody waits for company: a query
-that finds the worker idle goes at once, so that batches form only under load.
+that finds nobody before it goes at once, so that batches form only under load.
 """
 
 import asyncio
 import contextlib
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,17 +32,27 @@ class _Job(Generic[Asked, Answered]):
 
 
 class Batcher(Generic[Asked, Answered]):
-    """Worker threads that answer whatever waits, up to a number of queries at a time."""
+    """Answers whatever waits, up to a number of queries at a time, in worker threads or on the event loop."""
 
-    def __init__(self, answer: Callable[[list[Asked]], list[Answered]], most: int, workers: int = 1) -> None:
+    def __init__(
+        self,
+        answer: Callable[[list[Asked]], list[Answered]],
+        most: int,
+        workers: int = 1,
+        *,
+        on_loop: bool = False,
+    ) -> None:
         """Start the workers.
 
         Args:
             answer: the function; called by several threads if there are several workers.
             most: queries answered together.
-            workers: threads. Encoder and search let other threads run, so that as many as cores are of use.
+            workers: threads.
+            on_loop: answer single queries on the event loop itself, where they take milliseconds: two threads would
+                often wait for each other's turn in the interpreter. Lists of queries still go to the workers.
         """
-        self._answer, self._most = answer, most
+        self._answer, self._most, self._on_loop = answer, most, on_loop
+        self._next_turn: deque[_Job[Asked, Answered]] = deque()
         self._waiting: queue.SimpleQueue[_Job[Asked, Answered] | None] = queue.SimpleQueue()
         self._workers = [threading.Thread(target=self._work, name="batcher", daemon=True) for _ in range(workers)]
         for worker in self._workers:
@@ -55,7 +66,11 @@ class Batcher(Generic[Asked, Answered]):
         """
         loop = asyncio.get_running_loop()
         job = _Job[Asked, Answered](queries, loop, loop.create_future())
-        self._waiting.put(job)
+        if self._on_loop and len(queries) == 1:
+            self._next_turn.append(job)
+            loop.call_soon(self._take_turn)  # after those that arrived in the same turn of the loop
+        else:
+            self._waiting.put(job)
         return await job.answers
 
     def close(self) -> None:
@@ -63,6 +78,11 @@ class Batcher(Generic[Asked, Answered]):
         self._waiting.put(None)
         for worker in self._workers:
             worker.join()
+
+    def _take_turn(self) -> None:
+        jobs = [self._next_turn.popleft() for _ in range(min(self._most, len(self._next_turn)))]
+        if jobs:
+            self._answer_together(jobs)
 
     def _work(self) -> None:
         while (job := self._waiting.get()) is not None:

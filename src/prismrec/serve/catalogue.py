@@ -38,10 +38,9 @@ class Catalogue:
         # as many columns as the longest list has values
         self._categories = store.item_features[:, [name == _CATEGORY for name in store.schema.item_features]]
         self._category_names = _names(store.items[_CATEGORY]) if _CATEGORY in store.items.columns else {}
-        shown = store.items.select(name for name in (ITEM, _TITLE, _CATEGORY) if name in store.items.columns)
-        self._shown = {
-            name: shown[name].to_arrow() for name in shown.columns
-        }  # Polars takes milliseconds for a few rows
+        names = [name for name in (ITEM, _TITLE, _CATEGORY) if name in store.items.columns]
+        # Polars takes milliseconds for a few rows
+        self._shown = pa.RecordBatch.from_arrays([store.items[name].to_arrow() for name in names], names)
         self._by_popularity = np.argsort(-store.item_counts[1:], kind="stable") + 1
 
     def rows(self, ids: Sequence[int | str]) -> np.ndarray:
@@ -87,24 +86,20 @@ class Catalogue:
         rows = rows[~np.isin(rows, excluded)][:k]
         return Ranking(rows, self._store.item_counts[rows].astype(np.float32), np.full(k, NO_INTEREST)[: len(rows)])
 
-    def shown(self, rows: np.ndarray, *, with_category: bool = True) -> list[dict[str, Any]]:
+    def shown(self, rows: np.ndarray) -> list[dict[str, Any]]:
         """Original id, title and category of rows, as far as the catalogue has them."""
-        place = pa.array(rows - 1)
-        names = [name for name in self._shown if with_category or name != _CATEGORY]
-        columns = [self._shown[name].take(place).to_pylist() for name in names]
-        return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+        return self._shown.take(pa.array(rows - 1)).to_pylist()
 
-    def category_shares(self, rows: np.ndarray, most: int) -> list[dict[str, Any]]:
-        """The most frequent categories of rows (0 is none), of equal ones the first in the rows.
+    def category_shares(self, lists: np.ndarray, most: int) -> list[list[dict[str, Any]]]:
+        """The most frequent categories of each list of rows [N, m] (0 is none), of equal ones the first in the list.
 
         A share is that of the rows with the category; where an item has several, shares add up to more than one.
         """
-        rows = rows[rows != NO_ROW]
-        counts = Counter(self._categories[rows].ravel().tolist())
-        counts.pop(NO_CATEGORY, None)
+        lengths = (lists != NO_ROW).sum(axis=1).tolist()
+        columns = self._categories[lists].reshape(len(lists), -1).tolist()
         return [
-            {"category": self._category_names[key], "share": count / len(rows)}
-            for key, count in counts.most_common(most)
+            [{"category": self._category_names[key], "share": count / length} for key, count in _most(keys, most)]
+            for keys, length in zip(columns, lengths, strict=True)
         ]
 
     def _context(self, events: Sequence[Event[Any]]) -> np.ndarray:
@@ -126,6 +121,13 @@ def _context_id(name: str, value: object) -> int | str | None:
     if value is None or (isinstance(value, str) and not _SURROGATE.search(value)):
         return value
     raise DataError(f"events: {name}: expected an integer or text, found {str(value)[:100]!r}")
+
+
+def _most(keys: list[int], most: int) -> list[tuple[int, int]]:
+    """The most frequent keys, and how often they occur."""
+    counts = Counter(keys)
+    del counts[NO_CATEGORY]
+    return counts.most_common(most)
 
 
 def _names(categories: pl.Series) -> dict[int, Any]:

@@ -42,17 +42,18 @@ class Serving:
 class Host:
     """Holds what is served now; its methods run on the event loop, so that no request falls between two bundles."""
 
-    def __init__(self, path: Path, open_service: Callable[[Path], Service]) -> None:
+    def __init__(self, path: Path, open_service: Callable[[Path], Service], *, on_loop: bool = False) -> None:
         """Open and warm the bundle.
 
         Args:
             path: a bundle, or a link to one.
             open_service: opens a service on a bundle.
+            on_loop: whether it answers within milliseconds, without asking another server; see `Batcher`.
 
         Raises:
             PrismRecError: the bundle cannot be served.
         """
-        self._path, self._open_service = path, open_service
+        self._path, self._open_service, self._on_loop = path, open_service, on_loop
         self._changing = asyncio.Lock()
         self._previous: tuple[Path, dict[str, Any]] | None = None
         self.current = self._open(path.resolve())
@@ -107,7 +108,8 @@ class Host:
         settings = service.settings
         for size in _WARMING:
             service.recommend(service.sample_queries(size))
-        return Serving(path, service, Batcher(service.recommend, settings.encoder_batch, settings.workers))
+        batcher = Batcher(service.recommend, settings.encoder_batch, settings.workers, on_loop=self._on_loop)
+        return Serving(path, service, batcher)
 
 
 def _check_in_place(path: Path, opened: dict[str, Any], expected: dict[str, Any] | None) -> None:

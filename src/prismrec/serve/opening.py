@@ -41,6 +41,7 @@ def open_host(
         SearchIndexError: the engine does not hold this bundle's vectors.
         StoreUnavailableError: the Redis server cannot be reached.
     """
+    kept_at = events or f"{path}.events"
     features: list[tuple[str, ...]] = []
     kept: list[EventStore] = []
 
@@ -48,7 +49,7 @@ def open_host(
         bundle = open_bundle(bundle_path, settings.threads)
         features.append(bundle.store.schema.context_features)
         if not kept:
-            kept.append(_open_events(events or f"{path}.events", features[0], settings.max_events))
+            kept.append(_open_events(kept_at, features[0], settings.max_events))
         elif features[-1] != features[0]:
             raise ArtifactError(
                 f"{bundle_path}: expected the columns of context served until now, {_list(features[0])}, found "
@@ -57,7 +58,7 @@ def open_host(
         return Service(bundle, _index(bundle, index), kept[0], settings, metrics)
 
     try:
-        return Host(path, open_service)
+        return Host(path, open_service, on_loop=index is None and not kept_at.startswith(_REDIS))
     except BaseException:
         for store in kept:
             store.close()

@@ -15,7 +15,7 @@ from prismrec.export.reader import Bundle
 from prismrec.index.base import NO_ROW, Index
 from prismrec.index.merge import NO_INTEREST, merge_lists, search_lists
 from prismrec.index.policies import POLICIES, Ranking, diversify
-from prismrec.serve.answers import Past, show_interests, show_items, unit_vectors
+from prismrec.serve.answers import Past, show_items, show_recommendations, unit_vectors
 from prismrec.serve.catalogue import Catalogue
 from prismrec.serve.events import Events, EventStore, merged
 from prismrec.serve.histories import NEW_USER, KeyTable, batch_store, histories_until, stored_events
@@ -78,7 +78,7 @@ class Service:
             lists = self._search(queries, encoded.vectors, excluded)
         with self._metrics.stage("answer"):
             return [
-                self._answer(query, excluded[user], *lists[user], Past.of(past, encoded, user))
+                self._answer(query, excluded[user], *lists[user], Past.of(past, encoded, user, self._dim))
                 for user, query in enumerate(queries)
             ]
 
@@ -186,11 +186,9 @@ class Service:
         ranking = merge_lists(scores, rows, depth(query), POLICIES[query.merge])
         if query.diversity:
             ranking = diversify(ranking, unit_vectors(self._index, ranking.item, self._dim), query.k, query.diversity)
+        ranking = Ranking(*(part[: query.k] for part in ranking))
         return Recommendations.model_validate(
-            {
-                "items": show_items(self._catalogue, Ranking(*(part[: query.k] for part in ranking))),
-                "interests": show_interests(self._catalogue, self._index, past, rows, self._dim, self.settings),
-            }
+            show_recommendations(self._catalogue, self._index, ranking, past, rows, self.settings)
         )
 
     def _fall_back(self, query: AnyRecommendQuery, excluded: np.ndarray) -> Recommendations:

@@ -37,6 +37,7 @@ class ServeConfig(Section):
     encoder_batch: int = Field(32, ge=1)
     """Queries encoded and searched together: waiting requests join the next batch until it has so many."""
     workers: int = Field(1, ge=1)
-    """Batches in progress at once; more than one pay only where there are cores to spare."""
+    """Threads that answer batched requests, and single ones too where index or events are on another server; otherwise
+    single ones are answered between the others' turns, without a thread."""
     threads: int = Field(1, ge=1)
-    """Of the encoder for each batch; OMP_NUM_THREADS says those of the search."""
+    """Of the encoder for each batch; OMP_NUM_THREADS says those of the search, by default 2."""
