@@ -1,6 +1,7 @@
 """A server process: from addresses and settings to a listening socket, until a signal ends it."""
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -57,6 +58,8 @@ def run_server(
     family = socket.AF_INET6 if numeric else socket.AF_INET
     with contextlib.closing(opened), socket.create_server((host, port), family=family) as listener:
         name, taken = f"[{host}]" if numeric else host, listener.getsockname()[1]
+        gc.collect()
+        gc.freeze()
         say(f"{bundle}: served at http://{name}:{taken}, until Ctrl-C")
         # Uvicorn raises the signal again after it has answered what it had begun; that is no failure
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
