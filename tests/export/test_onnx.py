@@ -2,13 +2,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from prismrec.config import Config
 from prismrec.data.history import HistoryBatch
 from prismrec.data.store import Store
-from prismrec.errors import ArtifactError
+from prismrec.errors import ArtifactError, ConfigError
 from prismrec.export.onnx import check_user_encoder, export_user_encoder
 from prismrec.export.user_encoder import OnnxUserEncoder, stored_histories
 from prismrec.model.encode import encode_users
@@ -138,3 +139,35 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "user_encoder.onnx").write_bytes(b"not a graph")
     with pytest.raises(ArtifactError, match=r"user_encoder\.onnx: expected an ONNX user encoder"):
         OnnxUserEncoder(tmp_path / "user_encoder.onnx")
+
+
+@pytest.mark.parametrize("kind", ["transformer", "hstu"])
+def test_in_8_bits_the_blocks_are_quantised_and_vectors_stay_close(
+    kind: str, make_model: MakeModel, store: Store, tmp_path: Path
+) -> None:
+    _, model = make_model(encoder={"kind": kind, "num_layers": 1})
+    for name, int8 in (("exact", False), ("int8", True)):
+        export_user_encoder(model, tmp_path / name, int8=int8)
+    operations = [node.op_type for node in onnx.load(tmp_path / "int8").graph.node]
+    quantised = {"transformer": 4, "hstu": 2}[kind]  # the products with weights in a block
+    assert operations.count("MatMulInteger") == quantised
+    before = [node.op_type for node in onnx.load(tmp_path / "exact").graph.node]
+    assert operations.count("MatMul") == before.count("MatMul") - quantised
+    batch = _histories([0, 3, 6] * 20, 6, store.num_items, 1)
+    encoder = OnnxUserEncoder(tmp_path / "int8")
+    found, difference = check_user_encoder(model, encoder, batch, store.item_features, int8=True)
+    expected = encode_users(model, batch, store.item_features).vectors
+    assert 1e-5 < difference < 0.1
+    assert (found * expected).sum(axis=2).mean() > 0.999
+    with pytest.raises(ArtifactError, match="expected vectors within 1e-05"):
+        check_user_encoder(model, encoder, batch, store.item_features)
+    with torch.no_grad():
+        model.users.interests.output.bias += 1.0
+    with pytest.raises(ArtifactError, match=r"in 8 bits: expected a mean cosine of at least 0\.999 .* --int8"):
+        check_user_encoder(model, encoder, batch, store.item_features, int8=True)
+
+
+def test_without_a_sequence_encoder_there_is_nothing_to_quantise(make_model: MakeModel, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"int8: expected a model with a sequence encoder.*encoder\.kind=none"):
+        export_user_encoder(make_model(**POOLED)[1], tmp_path / "user_encoder.onnx", int8=True)
+    assert not any(tmp_path.iterdir())

@@ -28,13 +28,16 @@ _SAMPLE_ITEMS = 10_000  # on which the item encoder is checked
 _USERS_PER_BATCH = 256
 
 
-def export(run: Path, out: Path, *, user_vectors: bool = False, popularity: float | None = None) -> Path:
+def export(
+    run: Path, out: Path, *, user_vectors: bool = False, int8: bool = False, popularity: float | None = None
+) -> Path:
     """Write the bundle of a trained run.
 
     Args:
         run: a run directory.
         out: the bundle directory; an earlier bundle there is replaced.
         user_vectors: also write the vectors of every known user.
+        int8: let the sequence encoder multiply in 8 bits; see `export_user_encoder`.
         popularity: another position of this dial than the configured one.
 
     Returns:
@@ -42,6 +45,7 @@ def export(run: Path, out: Path, *, user_vectors: bool = False, popularity: floa
 
     Raises:
         ArtifactError: the run or its store is missing or damaged, or ONNX and PyTorch do not agree.
+        ConfigError: `int8` for a model without a sequence encoder.
         SearchIndexError: the index needs user vectors to measure its recall, and there are none.
     """
     trained = runs.load_run(run, popularity=popularity)
@@ -51,10 +55,10 @@ def export(run: Path, out: Path, *, user_vectors: bool = False, popularity: floa
         shutil.copyfile(run / runs.WEIGHTS, directory / WEIGHTS)
         shutil.copytree(store.path, directory / STORE)
 
-        export_user_encoder(trained.model, directory / USER_ENCODER)
+        export_user_encoder(trained.model, directory / USER_ENCODER, int8=int8)
         encoder = OnnxUserEncoder(directory / USER_ENCODER)
         histories = sample_histories(store, config)
-        interests, difference = check_user_encoder(trained.model, encoder, histories, store.item_features)
+        interests, difference = check_user_encoder(trained.model, encoder, histories, store.item_features, int8=int8)
 
         vectors = encode_items(trained.model, store)
         export_item_encoder(trained.model, directory / ITEM_ENCODER)
@@ -76,6 +80,7 @@ def export(run: Path, out: Path, *, user_vectors: bool = False, popularity: floa
             index=index,
             onnx={
                 "opset": OPSET,
+                "int8": int8,
                 "max_difference": difference,
                 "users_compared": len(histories.now),
                 "max_item_difference": item_difference,
