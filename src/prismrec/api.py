@@ -1,9 +1,11 @@
 """The few names that a notebook needs.
 
-from prismrec.api import Config, Recommender, evaluate, export, prepare, train
+from prismrec.api import Config, Recommender, append, evaluate, export, prepare, train
 
 prepare(events, items, Path("store"))            # paths, Polars frames or pandas frames
 train(Path("store"), Path("run"), Config())      # or load_config(Path("settings.toml"))
+append(Path("store"), new_events)                # a new day, and a run that goes on with it
+train(Path("store"), Path("newer"), continue_from=Path("run"))
 report = evaluate(Path("run"), "test")           # a pydantic model, beside the baselines
 export(Path("run"), Path("bundle"))
 extend(Path("bundle"), new_items, Path("extended"))  # items that came after training, by their features alone
@@ -11,6 +13,7 @@ recommendations = Recommender.open(Path("bundle")).recommend(k=100)  # a Polars 
 """
 
 from prismrec.config import Config, PrepareConfig
+from prismrec.data.append import append
 from prismrec.data.prepare import prepare
 from prismrec.evaluate.evaluator import evaluate
 from prismrec.export.bundle import export
@@ -19,4 +22,15 @@ from prismrec.serve.recommender import Recommender
 from prismrec.toml import load_config
 from prismrec.train.trainer import train
 
-__all__ = ["Config", "PrepareConfig", "Recommender", "evaluate", "export", "extend", "load_config", "prepare", "train"]
+__all__ = [
+    "Config",
+    "PrepareConfig",
+    "Recommender",
+    "append",
+    "evaluate",
+    "export",
+    "extend",
+    "load_config",
+    "prepare",
+    "train",
+]

@@ -84,6 +84,56 @@ def prepare(
     typer.echo(out)
 
 
+@app.command(epilog=_example("append store --events monday.parquet --items new_items.parquet"))
+def append(
+    store: Store,
+    events: Annotated[
+        Path,
+        typer.Option(help="Parquet or CSV, or a folder of such files, with the columns that the store was made of."),
+    ],
+    items: Annotated[
+        Path | None, typer.Option(help="New items, likewise; those that are in the catalogue stay as they are.")
+    ] = None,
+    columns: Annotated[
+        str, typer.Option(metavar="OURS=YOURS,...", help="Your names of columns; by default as given to prepare.")
+    ] = "",
+    valid_from: Annotated[
+        int | None, typer.Option(help="Of a split by time: new first moment of validation, in seconds.")
+    ] = None,
+    test_from: Annotated[int | None, typer.Option(help="Likewise of testing.")] = None,
+    late: Annotated[
+        str, typer.Option(help="refuse or drop events that are not newer than their user's newest in the store.")
+    ] = "refuse",
+) -> None:
+    """Append newer events to a store, which is not rewritten.
+
+    Splits move on as the store's settings say: the newest events are for testing and validation, those before them
+    for training. Continue a run on what is new with train --continue-from.
+    """
+    from prismrec.data.append import append
+
+    named = parse_columns(columns) if columns else None
+    append(store, events, items, columns=named, valid_from=valid_from, test_from=test_from, late=late)
+    typer.echo(store)
+
+
+@app.command(epilog=_example("compact store --out store"))
+def compact(
+    store: Store,
+    out: Annotated[Path, typer.Option(help="The store to write; the same path rewrites it in place.")],
+) -> None:
+    """Write a store with appended parts as one piece.
+
+    Runs on its newest state can be resumed and continued with the new one; runs on earlier states cannot.
+    """
+    from prismrec.data.append import alone
+    from prismrec.data.compact import compact
+    from prismrec.data.store import Store
+
+    with alone(store):
+        typer.echo(compact(Store.open(store), out))
+
+
 @app.command(epilog=_example("train store --out run --set train.epochs=5 --set model.num_interests=4"))
 def train(
     store: Store,
@@ -99,14 +149,24 @@ def train(
     warm_start: Annotated[
         Path | None, typer.Option(help="An older run whose weights are taken where they fit.")
     ] = None,
+    continue_from: Annotated[
+        Path | None,
+        typer.Option(
+            help="A run on this store before something was appended: goes on from its state and settings, on the "
+            "events that are new to it."
+        ),
+    ] = None,
 ) -> None:
     """Train a multi-interest model on a store."""
     from prismrec.toml import load_config
+    from prismrec.train.continuation import continued_settings
     from prismrec.train.trainer import train
 
     run_decides = resume and config is None and not settings
     given = None if run_decides else load_config(config, settings or [])
-    typer.echo(train(store, out, given, resume=resume, warm_start=warm_start))
+    if continue_from is not None and config is None and not run_decides:
+        given = continued_settings(continue_from, settings or [])
+    typer.echo(train(store, out, given, resume=resume, warm_start=warm_start, continue_from=continue_from))
 
 
 @app.command(epilog=_example("evaluate run --split test --k 10,50,100"))

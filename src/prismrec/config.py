@@ -254,6 +254,9 @@ class TrainConfig(Section):
     """Steps between checkpoints."""
     log_every: int = Field(50, ge=1)
     """Steps between lines of metrics.jsonl."""
+    new_since: int | None = Field(None, ge=0)
+    """Learn only from events that have become training events since the store had so many parts; set by
+    `--continue-from`."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Of weights, of the order of examples, and of what is drawn in training."""
 

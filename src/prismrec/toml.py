@@ -56,6 +56,11 @@ def load_prepare_config(columns: Mapping[str, str] | None = None, overrides: Seq
     return _validate(PrepareConfig, content, "prepare")
 
 
+def parse_prepare_config(content: dict[str, Any], source: str) -> PrepareConfig:
+    """Validate plain data as a `PrepareConfig`; errors name the key, the value and what was expected."""
+    return _validate(PrepareConfig, content, source)
+
+
 def parse_config(content: dict[str, Any], source: str = "configuration") -> Config:
     """Validate plain data as a `Config`; errors name the key, the value and what was expected."""
     return _validate(Config, content, source)

@@ -2,13 +2,12 @@
 
 from typing import cast
 
-import numpy as np
 import pytest
 
 from prismrec.data.store import Split
 from prismrec.errors import DataError
 from prismrec.evaluate.item_sets import ItemSets
-from prismrec.evaluate.queries import events_before, make_queries
+from prismrec.evaluate.queries import make_queries
 
 
 def lists(sets: ItemSets) -> list[list[int]]:
@@ -82,9 +81,3 @@ def test_sample_of_users_is_seeded(make_store) -> None:
     )
     assert first == again != other
     assert len(first) == 5
-
-
-def test_events_before_is_a_search_in_each_range() -> None:
-    time = np.array([1, 3, 3, 7, 2, 2])
-    result = events_before(time, np.array([0, 4, 6]), np.array([4, 6, 6]), np.array([3, 9, 0]))
-    assert result.tolist() == [1, 6, 6]

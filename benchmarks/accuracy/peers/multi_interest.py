@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from peers.interests import DynamicRouting, Mind, MultiInterestPeer, SelfAttention, log_uniform, read_interest
+from prismrec.data.ranges import events_before
 from prismrec.data.store import Store
 from prismrec.evaluate.baselines.popular import item_counts
-from prismrec.evaluate.queries import Queries, events_before
+from prismrec.evaluate.queries import Queries
 from prismrec.evaluate.retrieval import Scorer, interest_scorer
 
 _USERS_PER_BLOCK = 512

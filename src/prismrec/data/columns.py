@@ -119,7 +119,8 @@ def item_feature_column(table: str, name: str, dtype: pl.DataType, remedy: str) 
 def column_keys(values: pl.Series) -> pl.Series:
     """Stable keys of a column of ids, int64; each distinct value is hashed once."""
     distinct = values.unique()
-    return values.replace_strict(distinct, stable_keys(distinct.to_list()), return_dtype=pl.Int64)
+    keys = values.replace_strict(distinct, stable_keys(distinct.to_list()), return_dtype=pl.Int64)
+    return keys.cast(pl.Int64)  # where there are no values, Polars keeps their type
 
 
 def _iso_seconds(text: pl.Expr) -> pl.Expr:

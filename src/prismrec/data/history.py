@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from prismrec.config import HistoryConfig
+from prismrec.data.spliced import EventArray
 from prismrec.data.store import Store
 
 
@@ -54,7 +55,7 @@ def gather_histories(
     mask = positions >= start[:, None]
     positions = np.where(mask, positions, 0)
 
-    def gather(column: np.ndarray) -> np.ndarray:
+    def gather(column: EventArray) -> np.ndarray:
         return np.where(mask, column[positions], 0).astype(np.int64)
 
     context = np.zeros((*mask.shape, len(store.schema.context_features)), dtype=np.int64)

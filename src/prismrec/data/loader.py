@@ -23,19 +23,28 @@ _SHUFFLE = 1  # what is drawn to deal events is not what is drawn to order batch
 class TargetLoader:
     """What the loaders share: the targets of a store, and how many of them make a step.
 
-    With `new_only`, items that a user has chosen before are no targets.
+    With `new_only`, items that a user has chosen before are no targets. With `since`, neither are events of a user
+    before that one, [U].
     """
 
     def __init__(
-        self, store: Store, config: HistoryConfig, batch_size: int, seed: int, *, new_only: bool = False
+        self,
+        store: Store,
+        config: HistoryConfig,
+        batch_size: int,
+        seed: int,
+        *,
+        new_only: bool = False,
+        since: np.ndarray | None = None,
     ) -> None:
         self._store = store
         self._config = config
         self._batch_size = batch_size
         self._seed = seed
         self._new_only = new_only
+        self._since = since
         self._user_keys = store.users["key"].to_numpy()
-        self._targets = find_targets(store, config.before_target_time, new_only)
+        self._targets = find_targets(store, config.before_target_time, new_only, since)
 
     @property
     def num_examples(self) -> int:
@@ -47,9 +56,9 @@ class TargetLoader:
 
     def _shuffled(self, epoch: int) -> Self:
         """The loader of an epoch for which events are dealt anew."""
-        store = shuffle_events(self._store, np.random.default_rng((self._seed, epoch, _SHUFFLE)))
+        store = shuffle_events(self._store, np.random.default_rng((self._seed, epoch, _SHUFFLE)), self._since)
         ordered = self._config.model_copy(update={"shuffle": False})
-        return type(self)(store, ordered, self._batch_size, self._seed, new_only=self._new_only)
+        return type(self)(store, ordered, self._batch_size, self._seed, new_only=self._new_only, since=self._since)
 
     def _batch(self, history: HistoryBatch, moment: np.ndarray, events: np.ndarray) -> TrainBatch:
         """A batch whose targets are these events of the store [B], of these moments [B]."""

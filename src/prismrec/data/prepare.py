@@ -19,7 +19,7 @@ from prismrec.data.catalogue import KEY, Catalogue, catalogue_of, read_catalogue
 from prismrec.data.columns import column_keys, dwell_column, feature_column, id_column, time_column, weight_column
 from prismrec.data.schema import DWELL, ITEM, TIME, USER, WEIGHT, Schema
 from prismrec.data.sequences import Sequences, write_sequences
-from prismrec.data.split import split_starts
+from prismrec.data.split import count_splits, split_starts
 from prismrec.data.store import KIND, Store
 from prismrec.data.tables import Source, Table, open_table, renamed, require, with_text
 from prismrec.errors import ConfigError, DataError
@@ -53,9 +53,9 @@ def prepare(
     started = time.perf_counter()
     with replacing_directory(out, KIND) as directory, console.status("reading the tables") as status:
         event_table, item_table = _open_tables(events, items, config)
-        table, schema, total = _read_events(event_table, config)
+        table, schema, total = read_events(event_table, config)
         catalogue = read_catalogue(item_table, config) if item_table else _catalogue_of(table)
-        table, schema = _same_ids(table, catalogue), schema.model_copy(update={"item_features": catalogue.features})
+        table, schema = same_ids(table, catalogue), schema.model_copy(update={"item_features": catalogue.features})
 
         def advance(done: int, of: int) -> None:
             status.update(f"sorting events: {done:,} of {of:,}")
@@ -100,7 +100,7 @@ def _open_tables(events: Source, items: Source | None, config: PrepareConfig) ->
     return event_table, item_table
 
 
-def _read_events(table: Table, config: PrepareConfig) -> tuple[Table, Schema, int]:
+def read_events(table: Table, config: PrepareConfig) -> tuple[Table, Schema, int]:
     """The events with checked columns in the store's types, the features they bring, and their number."""
     require(table, (USER, ITEM, TIME))
     found, name = table.columns, table.name
@@ -136,7 +136,7 @@ def _catalogue_of(events: Table) -> Catalogue:
     return catalogue_of(events.collect(events.frame.select(pl.col(ITEM).unique())).to_series().sort())
 
 
-def _same_ids(events: Table, catalogue: Catalogue) -> Table:
+def same_ids(events: Table, catalogue: Catalogue) -> Table:
     """The events with item ids of the catalogue's type."""
     given, wanted = events.columns[ITEM], catalogue.items[ITEM].dtype
     if given != wanted and not (given.is_integer() and wanted.is_integer()):
@@ -155,7 +155,7 @@ def _dropped(table: str, total: int, sequences: Sequences) -> dict[str, int]:
         dropped["item_not_in_catalogue"] = unknown
     if not kept:
         raise DataError(
-            f"{table}: expected events to keep, but all {total:,} were left out: {_listed(dropped)}; "
+            f"{table}: expected events to keep, but all {total:,} were left out: {listed(dropped)}; "
             "check that both tables name items alike, and the settings"
         )
     return dropped
@@ -172,19 +172,7 @@ def _write_splits(directory: Path, offsets: np.ndarray, config: PrepareConfig) -
     valid_start, test_start = split_starts(offsets, np.load(directory / "time.npy", mmap_mode="r"), config)
     for name, bounds in (("offsets", offsets), ("valid_start", valid_start), ("test_start", test_start)):
         np.save(directory / f"{name}.npy", bounds)
-    bounds_of = {
-        "train": (offsets[:-1], valid_start),
-        "valid": (valid_start, test_start),
-        "test": (test_start, offsets[1:]),
-    }
-    counts = {f"{split}_events": int((end - start).sum()) for split, (start, end) in bounds_of.items()}
-    if config.split == "global_time" and not all(counts.values()):
-        raise DataError(
-            f"split='global_time': expected events for training, validation and testing, found "
-            f"{', '.join(map(str, counts.values()))}; choose other valid_from and test_from, or other shares"
-        )
-    users_only_in_training = int((valid_start == offsets[1:]).sum())
-    return {"events": int(offsets[-1]), **counts, "users_only_in_training": users_only_in_training}
+    return count_splits(offsets, valid_start, test_start, config)
 
 
 def _print_summary(console: Console, store: Store, total: int, seconds: float) -> None:
@@ -193,11 +181,12 @@ def _print_summary(console: Console, store: Store, total: int, seconds: float) -
         f"{store.path}: {counts['users']:,} users, {counts['items']:,} items, {counts['events']:,} events "
         f"({counts['train_events']:,} train, {counts['valid_events']:,} valid, {counts['test_events']:,} test)",
         f"  {counts['users_only_in_training']:,} users have events for training only",
-        f"  events left out: {_listed(dropped)}",
+        f"  events left out: {listed(dropped)}",
         f"  {total:,} events read in {seconds:.1f} s, {total / seconds:,.0f} a second",
     ]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
-def _listed(dropped: dict[str, int]) -> str:
+def listed(dropped: dict[str, int]) -> str:
+    """Numbers of events left out as text."""
     return ", ".join(f"{number:,} ({reason.replace('_', ' ')})" for reason, number in dropped.items()) or "nothing"

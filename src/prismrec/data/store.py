@@ -12,10 +12,21 @@ item.npy            int32 [N], catalogue row of each event
 time.npy            int64 [N], seconds
 dwell.npy           int32 [N], seconds, if given       weight.npy  float32 [N], if given
 context.npy         int64 [N, C], keys of schema.context_features, if any
+parts/000001/       what was appended first, if anything; nothing above changes but for the manifest
+  user.npy          int64 [P], rows of the users with events in this part, old or new
+  offsets.npy       int64 [P + 1], the events of user[p] in this part, newer than those of all earlier parts
+  users.parquet, items.parquet, item_features.npy      only those that are new; their rows follow the old ones
+  item.npy, time.npy, dwell.npy, weight.npy, context.npy      of the events of this part
+
+`Store` shows all of it as one: with parts, `offsets`, `valid_start` and `test_start` are worked out on opening, and
+columns of events are `SplicedArray`s. The manifest then also lists what it said after each part, from the first
+state, without parts, on ("states"), and `as_of` shows an earlier one. Positions of events mean something in one
+state only; rows of users and items stay.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,14 +36,17 @@ import polars as pl
 from prismrec.artifact import read_manifest
 from prismrec.data.ranges import flat_ranges
 from prismrec.data.schema import ITEM, USER, Schema
+from prismrec.data.spliced import EventArray, SplicedArray, splice
+from prismrec.data.split import starts_at
 
 KIND = "store"
+PARTS = "parts"
 Split = Literal["train", "valid", "test"]
 
 
 @dataclass(frozen=True)
 class Store:
-    """Read-only view of a prepared data set; arrays are memory-mapped."""
+    """Read-only view of a prepared data set; arrays are memory-mapped, but for small ones of a store with parts."""
 
     path: Path
     manifest: dict[str, Any]
@@ -41,40 +55,53 @@ class Store:
     offsets: np.ndarray
     valid_start: np.ndarray
     test_start: np.ndarray
-    item: np.ndarray
-    time: np.ndarray
-    dwell: np.ndarray | None
-    weight: np.ndarray | None
-    context: np.ndarray | None
+    item: EventArray
+    time: EventArray
+    dwell: EventArray | None
+    weight: EventArray | None
+    context: EventArray | None
 
     @classmethod
-    def open(cls, path: Path) -> "Store":
+    def open(cls, path: Path, *, checksums: bool = True) -> "Store":
         """Open and check a store.
+
+        Args:
+            path: the directory.
+            checksums: check them, for which every file is read; otherwise only sizes.
 
         Raises:
             ArtifactError: the directory is not a store of this format, or a file is missing or damaged.
         """
-        manifest = read_manifest(path, KIND)
+        return cls.view(path, read_manifest(path, KIND, checksums=checksums))
+
+    @classmethod
+    def view(cls, path: Path, manifest: dict[str, Any]) -> "Store":
+        """The store that a manifest describes, without a check."""
         schema = Schema.model_validate(manifest["schema"])
-
-        def array(name: str, present: bool = True) -> Any:
-            # as a plain view: slices of np.memmap itself cost several times as much
-            return np.asarray(np.load(path / f"{name}.npy", mmap_mode="r")) if present else None
-
+        folders = _folders(path, manifest)
+        small, column = _plain(path) if len(folders) == 1 else _spliced(folders, manifest)
         return cls(
             path=path,
             manifest=manifest,
             schema=schema,
-            item_features=array("item_features"),
-            offsets=array("offsets"),
-            valid_start=array("valid_start"),
-            test_start=array("test_start"),
-            item=array("item"),
-            time=array("time"),
-            dwell=array("dwell", schema.has_dwell),
-            weight=array("weight", schema.has_weight),
-            context=array("context", bool(schema.context_features)),
+            **small,
+            item=column("item"),
+            time=column("time"),
+            dwell=column("dwell") if schema.has_dwell else None,
+            weight=column("weight") if schema.has_weight else None,
+            context=column("context") if schema.context_features else None,
         )
+
+    @property
+    def num_parts(self) -> int:
+        """How often something was appended."""
+        return len(_folders(self.path, self.manifest)) - 1
+
+    def as_of(self, num_parts: int) -> "Store":
+        """The store as it was when it had so many parts."""
+        if num_parts == self.num_parts:
+            return self
+        return Store.view(self.path, earlier_manifest(self.manifest, num_parts))
 
     @property
     def num_users(self) -> int:
@@ -85,18 +112,23 @@ class Store:
         return len(self.item_features) - 1
 
     @property
+    def catalogue_sizes(self) -> list[int]:
+        """Number of items, at first and after each part; compaction does not forget them."""
+        return list(self.manifest.get("catalogue_sizes", [self.num_items]))
+
+    @property
     def num_events(self) -> int:
         return len(self.item)
 
     @cached_property
     def users(self) -> pl.DataFrame:
         """Original user ids and keys, in store order."""
-        return pl.read_parquet(self.path / "users.parquet")
+        return self._table("users")
 
     @cached_property
     def items(self) -> pl.DataFrame:
         """Original item ids, keys and features, in catalogue order (row 0 here is catalogue row 1)."""
-        return pl.read_parquet(self.path / "items.parquet")
+        return self._table("items")
 
     @property
     def user_ids(self) -> pl.Series:
@@ -121,3 +153,68 @@ class Store:
     def item_counts(self) -> np.ndarray:
         """Training events of each catalogue row, int64 [I + 1]; row 0 is padding."""
         return np.bincount(self.item[flat_ranges(*self.split_bounds("train"))], minlength=self.num_items + 1)
+
+    def _table(self, name: str) -> pl.DataFrame:
+        return pl.concat([pl.read_parquet(folder / f"{name}.parquet") for folder in _folders(self.path, self.manifest)])
+
+
+def part_name(number: int) -> str:
+    """Where the n-th part is in a store, from 1 on."""
+    return f"{PARTS}/{number:06d}"
+
+
+def earlier_manifest(manifest: dict[str, Any], num_parts: int) -> dict[str, Any]:
+    """What a store's manifest was when the store had so many parts."""
+    states = manifest["states"][: num_parts + 1]
+    left = tuple(f"{part_name(number)}/" for number in range(num_parts + 1, len(manifest["states"])))
+    files = {name: described for name, described in manifest["files"].items() if not name.startswith(left)}
+    written = {"kind": manifest["kind"], "format_version": manifest["format_version"], "files": files}
+    return written | states[-1] | ({"states": states} if num_parts else {})
+
+
+def _folders(path: Path, manifest: dict[str, Any]) -> list[Path]:
+    """The directory of the store, then those of its parts."""
+    num_parts = max(len(manifest.get("states", ())) - 1, 0)
+    return [path, *(path / part_name(number) for number in range(1, num_parts + 1))]
+
+
+def _array(folder: Path, name: str) -> np.ndarray:
+    # as a plain view: slices of np.memmap itself cost several times as much
+    return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
+
+
+def _plain(folder: Path) -> tuple[dict[str, np.ndarray], Callable[[str], EventArray]]:
+    """The small arrays of a store without parts, and what gives its columns."""
+    small = {name: _array(folder, name) for name in ("item_features", "offsets", "valid_start", "test_start")}
+    return small, partial(_array, folder)
+
+
+def _spliced(
+    folders: list[Path], manifest: dict[str, Any]
+) -> tuple[dict[str, np.ndarray], Callable[[str], EventArray]]:
+    """Likewise of a store with parts."""
+    bounds = [_array(folder, "offsets") for folder in folders]
+    users = [np.arange(len(bounds[0]) - 1), *(_array(folder, "user") for folder in folders[1:])]
+    order, offsets = splice(users, bounds, manifest["counts"]["users"])
+
+    def column(name: str) -> EventArray:
+        return SplicedArray([_array(folder, name) for folder in folders], order)
+
+    trained = _trained(users, bounds, len(offsets) - 1)
+    valid_start, test_start = starts_at(offsets, column("time"), manifest["moments"], trained)
+    features = np.concatenate([_array(folder, "item_features") for folder in folders])
+    small = {"item_features": features, "offsets": offsets, "valid_start": valid_start, "test_start": test_start}
+    return small, column
+
+
+def _trained(users: list[np.ndarray], bounds: list[np.ndarray], num_users: int) -> np.ndarray:
+    """Events of each user that were for training before the last part came, int64 [U], where the last two are left out.
+
+    A user's second event of two is, though it would be the one for validation as soon as a third follows.
+    """
+    events, trained = np.zeros((2, num_users), np.int64)
+    for user, offsets in zip(users[:-1], bounds[:-1], strict=True):
+        events[user] += np.diff(offsets)
+        now = np.where(events[user] < 3, events[user], events[user] - 2)
+        trained[user] = np.maximum(trained[user], now)
+    return trained

@@ -40,7 +40,9 @@ class Targets:
         return len(self.position)
 
 
-def find_targets(store: Store, before_target_time: bool, new_only: bool = False) -> Targets:
+def find_targets(
+    store: Store, before_target_time: bool, new_only: bool = False, since: np.ndarray | None = None
+) -> Targets:
     """All training targets: every training event with an older one.
 
     Args:
@@ -48,9 +50,11 @@ def find_targets(store: Store, before_target_time: bool, new_only: bool = False)
         before_target_time: the older one is of an earlier time.
         new_only: leave out events with an item that the user's older events have, as is fit where seen items are not
             recommended.
+        since: the first event of each user that may be a target, int64 [U]; by default the first of all.
     """
     starts, ends = store.split_bounds("train")
-    position = flat_ranges(np.minimum(starts + 1, ends), ends)
+    starts = starts + 1 if since is None else np.maximum(starts + 1, since)
+    position = flat_ranges(np.minimum(starts, ends), ends)
     if new_only:
         position = position[_is_new(store)[position]]
     if not before_target_time:
@@ -69,7 +73,7 @@ def _is_new(store: Store) -> np.ndarray:
     """Whether each event is its user's first with its item, bool [N]."""
     new = np.zeros(store.num_events, dtype=bool)
     user = np.repeat(np.arange(store.num_users), np.diff(store.offsets))
-    new[np.unique(user * (store.num_items + 1) + store.item, return_index=True)[1]] = True
+    new[np.unique(user * (store.num_items + 1) + np.asarray(store.item), return_index=True)[1]] = True
     return new
 
 

@@ -7,12 +7,12 @@ events before a split, as for its evaluation.
 import numpy as np
 import polars as pl
 
+from prismrec.data.ranges import events_before
 from prismrec.data.schema import ITEM, USER
 from prismrec.data.store import Split
 from prismrec.errors import DataError
 from prismrec.evaluate.candidates import encode_range
 from prismrec.evaluate.metrics.auc import auc, pair_scores
-from prismrec.evaluate.queries import events_before
 from prismrec.model.encode import encode_items
 from prismrec.model.run import Run
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prismrec.data.ranges import flat_ranges
+from prismrec.data.ranges import events_before, flat_ranges
 from prismrec.data.store import Split, Store
 from prismrec.errors import DataError
 from prismrec.evaluate.item_sets import ItemSets
@@ -88,16 +88,6 @@ def make_queries(
     if not keep.any():
         raise DataError(f"{store.path}: expected users with a history and a target in {split!r}, found none ({counts})")
     return Queries(user[keep], start[keep], end[keep], now[keep], targets.select(keep), seen.select(keep), counts)
-
-
-def events_before(time: np.ndarray, start: np.ndarray, stop: np.ndarray, now: np.ndarray) -> np.ndarray:
-    """First event of each range [start, stop), sorted by time, that is not older than `now`; binary search, [B]."""
-    low, high = start.copy(), stop.copy()
-    while (low < high).any():
-        middle = (low + high) // 2
-        older = (low < high) & (time[np.minimum(middle, len(time) - 1)] < now)
-        low, high = np.where(older, middle + 1, low), np.where(older, high, middle)
-    return low
 
 
 def _item_sets(store: Store, start: np.ndarray, stop: np.ndarray) -> ItemSets:

@@ -13,7 +13,8 @@ import polars as pl
 
 from prismrec.artifact import replacing_directory, write_manifest
 from prismrec.config import HistoryConfig
-from prismrec.data.store import Store
+from prismrec.data.compact import compact
+from prismrec.data.store import PARTS, Store
 from prismrec.export.item_encoder import OnnxItemEncoder
 from prismrec.export.onnx import OPSET, check_item_encoder, check_user_encoder, export_item_encoder, export_user_encoder
 from prismrec.export.reader import CONFIG, ITEM_ENCODER, KIND, STORE, USER_ENCODER, USER_VECTORS, WEIGHTS
@@ -53,7 +54,7 @@ def export(
     with replacing_directory(out, KIND) as directory:
         (directory / CONFIG).write_text(dump_toml(config))
         shutil.copyfile(run / runs.WEIGHTS, directory / WEIGHTS)
-        shutil.copytree(store.path, directory / STORE)
+        _copy_store(store, directory / STORE)
 
         export_user_encoder(trained.model, directory / USER_ENCODER, int8=int8)
         encoder = OnnxUserEncoder(directory / USER_ENCODER)
@@ -88,6 +89,14 @@ def export(
             },
         )
     return out
+
+
+def _copy_store(store: Store, destination: Path) -> None:
+    """A copy without parts, so that serving reads histories at one place."""
+    if store.num_parts:
+        compact(store, destination)
+    else:
+        shutil.copytree(store.path, destination, ignore=shutil.ignore_patterns(PARTS))  # parts of a killed append
 
 
 def _user_vectors(

@@ -78,7 +78,7 @@ def build_model(config: Config, schema: Schema) -> MultiInterestModel:
 
 
 def load_run(path: Path, store: Path | None = None, popularity: float | None = None) -> Run:
-    """Read a run and open its store.
+    """Read a run and open its store, with whatever was appended to it since.
 
     Args:
         path: the run directory.
@@ -92,7 +92,8 @@ def load_run(path: Path, store: Path | None = None, popularity: float | None = N
     manifest = read_manifest(path, KIND)
     config = load_config(path / CONFIG)
     opened = Store.open(store or Path(manifest["store"]))
-    if opened.manifest["schema_hash"] != manifest["schema_hash"] or opened.num_items != manifest["num_items"]:
+    is_same_schema = opened.manifest["schema_hash"] == manifest["schema_hash"]
+    if not is_same_schema or manifest["num_items"] not in opened.catalogue_sizes:
         raise ArtifactError(f"{opened.path}: expected the store that {path} was trained on; it has another schema")
     if popularity is not None:
         config = parse_config({**config.model_dump(mode="json"), "popularity": popularity}, "popularity")

@@ -101,6 +101,11 @@ class Optimizers:
         for part, state in zip(parts, states, strict=True):
             part.load_state_dict(state)
 
+    def take_over(self, states: list[dict[str, Any]]) -> None:
+        """Go on from the moments and accumulators of `state_dict`, under this one's own rates and schedule."""
+        for optimizer, state in zip(self._optimizers, states, strict=False):
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state["state"]})
+
 
 def learning_rate_factor(step: int, total_steps: int, config: TrainConfig) -> float:
     """Linear warm-up from 1/warmup_steps to 1, then constant, linear or cosine decay to 0 at `total_steps`."""

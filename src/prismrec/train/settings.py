@@ -61,7 +61,8 @@ def _with_primes(config: Config, store: Store, older: Config | None) -> Config:
     features = np.array(schema.item_features)
     distinct = {name: _count(store.item_features[:, features == name]) for name in dict.fromkeys(schema.item_features)}
     if store.context is not None:
-        distinct |= {name: _count(store.context[:, column]) for column, name in enumerate(schema.context_features)}
+        context = np.asarray(store.context)
+        distinct |= {name: _count(context[:, column]) for column, name in enumerate(schema.context_features)}
     if config.model.user_id:
         distinct["user_id"] = store.num_users
     unknown = hashing.primes.keys() - distinct.keys()

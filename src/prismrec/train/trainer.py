@@ -18,6 +18,14 @@ from prismrec.evaluate.evaluator import recall_at_k
 from prismrec.evaluate.queries import make_queries
 from prismrec.model.run import CONFIG, build_model, save_run, write_config
 from prismrec.train.checkpoint import Checkpoint, Progress, load_checkpoint, save_checkpoint
+from prismrec.train.continuation import (
+    EarlierRun,
+    check_same_model,
+    continued_settings,
+    first_new_events,
+    open_earlier_run,
+    with_new_targets,
+)
 from prismrec.train.logs import TrainingLog
 from prismrec.train.optimizers import Optimizers
 from prismrec.train.settings import resolve_config
@@ -32,6 +40,7 @@ def train(
     *,
     resume: bool = False,
     warm_start: Path | None = None,
+    continue_from: Path | None = None,
     console: Console | None = None,
 ) -> Path:
     """Train a model and write the run directory.
@@ -43,6 +52,8 @@ def train(
         resume: go on from the latest checkpoint; on a CPU the losses are bit-identical to an uninterrupted run.
             A finished run stays as it is.
         warm_start: an older run whose weights are loaded where name and shape fit; the rest is named.
+        continue_from: a run on an earlier state of the store, before something was appended: its weights, optimisers
+            and queue go on, on the events that are new to it.
         console: where progress is shown; standard error by default.
 
     Returns:
@@ -50,16 +61,24 @@ def train(
 
     Raises:
         ArtifactError: `out` holds a run already, the store or a checkpoint is damaged, or `resume` on another store.
-        ConfigError: `resume` with other settings than the run's, or a device that is not there.
+        ConfigError: `resume` with other settings than the run's, `continue_from` with another model, or a device that
+            is not there.
         TrainingError: there are no examples, or the loss or its gradient is not finite.
     """
     console = console or Console(stderr=True)
     opened = Store.open(store)
-    older = None if warm_start is None else open_older_run(warm_start)
+    if warm_start is not None and continue_from is not None:
+        raise ConfigError("--warm-start, --continue-from: expected one of them, found both; a run begins as one other")
+    older: OlderRun | EarlierRun | None = None if warm_start is None else open_older_run(warm_start)
+    if continue_from is not None and not (resume and (out / CONFIG).exists()):
+        older = earlier = open_earlier_run(continue_from)
+        config = with_new_targets(config or continued_settings(continue_from), opened, earlier)
     settings = resolve_config(opened, out, config, resume=resume, older=older and older.config)
     trainer = Trainer(opened, out, settings, console)
     if not (resume and trainer.restore()):
-        if older is not None:
+        if isinstance(older, EarlierRun):
+            trainer.go_on_from(older)
+        elif older is not None:
             trainer.warm_start(older)
         trainer.begin()
     if trainer.progress.finished:
@@ -82,8 +101,15 @@ class Trainer:
         self.model = build_model(config, store.schema)
         self.step = TrainStep(config, store, self.model).to(self.device)
         kind = ExampleLoader if config.model.encoder.kind == "none" else WindowLoader
-        self.loader = kind(store, config.history, settings.batch_size, settings.seed, new_only=config.exclude_seen)
+        since = None if settings.new_since is None else first_new_events(store, settings.new_since)
+        new_only = config.exclude_seen
+        self.loader = kind(store, config.history, settings.batch_size, settings.seed, new_only=new_only, since=since)
         if not self.loader.num_examples:
+            if since is not None:
+                raise TrainingError(
+                    f"{store.path}: nothing that followed part {settings.new_since} is a target of training: append "
+                    "newer events, or give later moments of the split (--valid-from and --test-from) with them"
+                )
             raise TrainingError(
                 f"{store.path}: no training event has an earlier one of the same user with another item: nothing to "
                 "learn from (with exclude_seen=false the same item would do)"
@@ -126,6 +152,15 @@ class Trainer:
             self.console.print(f"  starts afresh: {name}", soft_wrap=True)
         for name in fit.left_out:
             self.console.print(f"  left out: {name}", soft_wrap=True)
+
+    def go_on_from(self, earlier: EarlierRun) -> None:
+        """Take over the kept weights of a run, and the state of the rest of its training."""
+        check_same_model(self.config, earlier)
+        self.model.load_state_dict(earlier.weights)
+        self.step.objective.load_state_dict(earlier.checkpoint.modules[1])
+        self.optimizers.take_over(earlier.checkpoint.optimizers)
+        self.step.negatives.queue = earlier.checkpoint.queue.to(self.device)
+        self.console.print(f"goes on from {earlier.path}, on {self.loader.num_examples:,} targets that are new to it")
 
     def run(self) -> None:
         """Train until the last step or until validation stops improving."""

@@ -1,0 +1,320 @@
+"""A new day of events, appended to a store as a part (see `store.py`); nothing that is there is rewritten.
+
+Takes a store and tables like those that `prepare` had; leaves the store that `prepare` would have made of all events
+together, up to the order of rows: new users and items follow the old ones. Splits move on as the store's settings
+say, of all events: what was for validation and testing becomes training, and the newest takes its place; what was
+for training stays so, even a user's second event of two when a third comes. Each event must be newer than its user's
+newest in the store, so that sequences grow at their end only and a day that is appended twice is refused.
+
+Work and disk grow with the new part, besides small arrays with one entry per user or item; only a split by shares
+reads the times of all events. A part is complete on disk before the manifest, replaced at one stroke, names it: a
+crash at any moment leaves the store as before or as after.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from rich.console import Console
+
+from prismrec.artifact import MANIFEST, describe_files, manifest_content, write_json
+from prismrec.config import PrepareConfig
+from prismrec.data.catalogue import KEY, Catalogue, catalogue_of
+from prismrec.data.columns import Column, column_keys
+from prismrec.data.more_items import aligned_keys, read_more_items
+from prismrec.data.prepare import listed, read_events, same_ids
+from prismrec.data.ranges import flat_ranges
+from prismrec.data.schema import DWELL, ITEM, TIME, USER, WEIGHT
+from prismrec.data.sequences import Sequences, write_sequences
+from prismrec.data.split import count_splits, split_moments
+from prismrec.data.store import PARTS, Store, part_name
+from prismrec.data.tables import Source, Table, open_table, renamed, require, with_text
+from prismrec.errors import ArtifactError, ConfigError, DataError
+from prismrec.toml import parse_prepare_config
+
+_NEWEST, _OLD, _NUMBER = "__newest", "__old", "__number"
+
+
+def append(
+    store: Path,
+    events: Source,
+    items: Source | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    valid_from: int | None = None,
+    test_from: int | None = None,
+    late: str = "refuse",
+    console: Console | None = None,
+) -> Store:
+    """Append events, and perhaps items, to a store.
+
+    Args:
+        store: the directory; it stays as it is if anything fails.
+        events: a table with the columns that the store was prepared with; others are passed over.
+        items: new items, with the columns of the catalogue; items that are there already stay as they are. Without
+            it, events of unknown items are left out, but a catalogue of bare ids takes them in.
+        columns: our names of columns -> those of these tables; by default as when the store was prepared.
+        valid_from: new first moment of validation, seconds; with `test_from`, for a split by time.
+        test_from: new first moment of testing, seconds.
+        late: what to do with events that are not newer than their user's newest in the store: refuse the table, or
+            drop them.
+        console: where progress and the summary are shown; standard error by default.
+
+    Returns:
+        The store with the new part; its older files are checked by size only.
+
+    Raises:
+        DataError: a table cannot be read, does not fit the store, or holds late events or none to keep; the message
+            names file, column and row.
+        ConfigError: the moments do not fit the store's kind of split, or `late` is something else.
+        ArtifactError: the store is missing or damaged, or someone else is appending.
+    """
+    if late not in ("refuse", "drop"):
+        raise ConfigError(f"--late: expected refuse or drop, found {late!r}")
+    console = console or Console(stderr=True)
+    started = time.perf_counter()
+    with alone(store), console.status("reading the tables") as status:
+        opened = Store.open(store, checksums=False)
+        config = _settings(opened, columns, valid_from, test_from)
+        table, total = _read_table(events, opened, config)
+        more, features = _more_items(items, table, opened)
+        catalogue = Catalogue(pl.concat([opened.items, more], how="diagonal"), opened.schema.item_features)
+        table, dropped = _without_left_out(same_ids(table, catalogue), opened, config, late)
+        read = table.collect(table.frame.select(pl.len())).item()
+
+        def advance(done: int, of: int) -> None:
+            status.update(f"sorting events: {done:,} of {of:,}")
+
+        with _new_part(opened) as directory:
+            of_part = config.model_copy(update={"min_user_events": 1})  # of users' events together, seen to above
+            sequences = write_sequences(table, catalogue, opened.schema, directory, of_part, advance)
+            dropped += sequences.dropped
+            dropped["item_not_in_catalogue"] += read - int(sequences.offsets[-1]) - sequences.dropped.total()
+            if not len(sequences.users):
+                raise DataError(
+                    f"{table.name}: expected events to keep, but all {total:,} were left out: {listed(+dropped)}"
+                )
+            status.update("writing the part")
+            new_users = _write_users(directory, opened, sequences)
+            more.write_parquet(directory / "items.parquet")
+            np.save(directory / "item_features.npy", features)
+            manifest = _grown_manifest(opened, directory, config, dropped, new_users, len(more))  # names the part
+        write_json(store / MANIFEST, manifest)
+    grown = Store.view(store, manifest)
+    _print_summary(console, opened, grown, +dropped, time.perf_counter() - started)
+    return grown
+
+
+@contextlib.contextmanager
+def alone(store: Path) -> Iterator[None]:
+    """Keep other processes from changing the store; the lock goes with the process, whatever ends it.
+
+    Raises:
+        ArtifactError: there is no such directory, or another process changes it now.
+    """
+    try:
+        lock = os.open(store, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise ArtifactError(f"{store}: expected a store directory, could not open it ({error.strerror})") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise ArtifactError(
+            f"{store}: expected a store that nobody is changing, but another process is; wait for it, and try again"
+        ) from error
+    finally:
+        os.close(lock)
+
+
+def _settings(
+    store: Store, columns: Mapping[str, str] | None, valid_from: int | None, test_from: int | None
+) -> PrepareConfig:
+    """The store's settings, with what is given."""
+    moments = {"valid_from": valid_from, "test_from": test_from}
+    given = {name: moment for name, moment in moments.items() if moment is not None}
+    settings = store.manifest["settings"] | given | ({} if columns is None else {"columns": dict(columns)})
+    return parse_prepare_config(settings, "append").model_copy(
+        update={"context_features": store.schema.context_features}
+    )
+
+
+def _read_table(events: Source, store: Store, config: PrepareConfig) -> tuple[Table, int]:
+    """The events with the columns of the store, in its types, and their number."""
+    schema = store.schema
+    wanted = [USER, ITEM, TIME, *schema.context_features]
+    wanted += [name for name, present in ((DWELL, schema.has_dwell), (WEIGHT, schema.has_weight)) if present]
+    table = renamed(open_table(events, "events"), config.columns)
+    for name, ids in ((USER, store.user_ids), (ITEM, store.item_ids)):
+        table = with_text(table, name) if ids.dtype == pl.String else table
+    require(table, tuple(wanted))
+    table = Table(table.name, table.frame.select(wanted), table.files)
+    read, _, total = read_events(table, config)
+    given, ours = read.columns[USER], store.user_ids.dtype
+    if given != ours and not (given.is_integer() and ours.is_integer()):
+        raise DataError(f"{read.name}: column {USER!r}: expected {ours} ids as in the store, found {given}; convert it")
+    return Table(read.name, read.frame.with_columns(pl.col(USER).cast(ours)), read.files), total
+
+
+def _more_items(items: Source | None, events: Table, store: Store) -> tuple[pl.DataFrame, np.ndarray]:
+    """Items that the catalogue lacks, with its columns, and their keys [N, F]."""
+    known = store.item_ids
+    if items is not None:
+        _, read = read_more_items(items, store)
+    elif store.items.columns == [ITEM, KEY]:
+        ids = events.collect(events.frame.select(pl.col(ITEM).unique())).to_series()
+        read = catalogue_of(ids.cast(known.dtype, strict=ids.dtype.is_integer()).sort())
+    else:
+        return store.items.clear(), np.zeros((0, len(store.schema.item_features)), np.int64)
+    new = ~read.items[ITEM].is_in(known.implode())
+    added = pl.concat([store.items.clear(), read.items.filter(new)], how="diagonal")
+    return added, aligned_keys(read, store)[new.to_numpy()]
+
+
+def _without_left_out(table: Table, store: Store, config: PrepareConfig, late: str) -> tuple[Table, Counter[str]]:
+    """The events without those that the store's own events keep out, and the numbers of these by reason."""
+    known = _known_users(table, store)
+    table, dropped = _without_late(table, known, late)
+    if config.repeats == "drop":
+        table, dropped["repeated_item"] = _without(table, _items_of(known, store), [USER, ITEM])
+    if config.min_user_events > 1:
+        what = pl.struct(ITEM) if config.repeats == "drop" else pl.struct(pl.all())
+        counts = table.collect(table.frame.group_by(USER).agg(what.n_unique().alias(_NUMBER)))
+        few = counts.filter(pl.col(_NUMBER) < config.min_user_events).join(known, on=USER, how="anti")
+        table, dropped["user_with_few_events"] = _without(table, few.select(USER), [USER])
+    return table, dropped
+
+
+def _known_users(table: Table, store: Store) -> pl.DataFrame:
+    """Those of the table's users that the store has: id, row in the store, and time of the newest event."""
+    users = table.collect(table.frame.select(pl.col(USER).unique()))
+    rows = store.user_ids.to_frame().with_row_index("row").join(users, on=USER, how="semi")
+    newest = store.time[store.offsets[rows["row"].to_numpy().astype(np.int64) + 1] - 1]
+    return rows.with_columns(pl.Series(_NEWEST, newest, pl.Int64))
+
+
+def _without_late(table: Table, known: pl.DataFrame, late: str) -> tuple[Table, Counter[str]]:
+    newest = known.lazy().select(USER, _NEWEST)
+    joined = table.frame.join(newest, on=USER, how="left", maintain_order="left")
+    is_late = (pl.col(TIME) <= pl.col(_NEWEST)).fill_null(False)
+    if late == "refuse":
+        remedy = "prepare a store of all events, or leave out those that come late (--late drop)"
+        expected = f"a moment after the user's newest event in the store ({remedy})"
+        Table(table.name, joined, table.files).check([Column(TIME, pl.col(TIME), is_late, expected)])
+        return table, Counter()
+    number = table.collect(joined.select(is_late.sum())).item()
+    return Table(table.name, joined.filter(~is_late).drop(_NEWEST), table.files), Counter(late=number)
+
+
+def _items_of(users: pl.DataFrame, store: Store) -> pl.DataFrame:
+    """Ids of users of the store and of the items they have had."""
+    row = users["row"].to_numpy().astype(np.int64)
+    start, stop = store.offsets[row], store.offsets[row + 1]
+    ids = users[USER][np.repeat(np.arange(len(row)), stop - start)]
+    return pl.DataFrame({USER: ids, ITEM: store.item_ids[store.item[flat_ranges(start, stop)] - 1]}).unique()
+
+
+def _without(table: Table, rows: pl.DataFrame, names: list[str]) -> tuple[Table, int]:
+    """The table without rows that have these values, in its order, and how many those were."""
+    marked = rows.lazy().with_columns(pl.lit(True).alias(_OLD))
+    joined = table.frame.join(marked, on=names, how="left", maintain_order="left")
+    number = table.collect(joined.select(pl.col(_OLD).is_not_null().sum())).item()
+    return Table(table.name, joined.filter(pl.col(_OLD).is_null()).drop(_OLD), table.files), number
+
+
+@contextlib.contextmanager
+def _new_part(store: Store) -> Iterator[Path]:
+    """Yield the directory of the store's next part; what the block writes is on disk if it ends without an error."""
+    parts, directory = store.path / PARTS, store.path / part_name(store.num_parts + 1)
+    parts.mkdir(exist_ok=True)
+    shutil.rmtree(directory, ignore_errors=True)  # of a process that was killed: no manifest names it
+    directory.mkdir()
+    try:
+        yield directory
+        for path in (*directory.iterdir(), directory, parts):
+            _synchronize(path)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+
+def _synchronize(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_users(directory: Path, store: Store, sequences: Sequences) -> int:
+    """Write whose events the part has, and which of them are new users; gives the number of these."""
+    known = store.user_ids.to_frame().with_row_index("row")
+    row = sequences.users.to_frame().join(known, on=USER, how="left", maintain_order="left")["row"].cast(pl.Int64)
+    new, rows = sequences.users.filter(row.is_null()), row.fill_null(-1).to_numpy(writable=True)
+    rows[rows < 0] = store.num_users + np.arange(len(new))
+    np.save(directory / "user.npy", rows)
+    np.save(directory / "offsets.npy", sequences.offsets)
+    pl.DataFrame({USER: new, KEY: column_keys(new)}).write_parquet(directory / "users.parquet")
+    return len(new)
+
+
+def _grown_manifest(
+    store: Store, part: Path, config: PrepareConfig, dropped: Counter[str], new_users: int, new_items: int
+) -> dict[str, Any]:
+    """The manifest of the store with a further part, which is in its place."""
+    before = store.manifest
+    content = {name: value for name, value in manifest_content(before).items() if name != "states"}
+    settings = {**before["settings"], "valid_from": config.valid_from, "test_from": config.test_from}
+    times = np.load(part / "time.npy", mmap_mode="r")
+    state = content | {
+        "settings": settings,
+        "moments": None,
+        "counts": {"users": store.num_users + new_users, "items": store.num_items + new_items},
+        "catalogue_sizes": [*store.catalogue_sizes, store.num_items + new_items],
+        "dropped": dict(Counter(before["dropped"]) + dropped),
+        "min_time": min(before["min_time"], int(times.min())),
+        "max_time": max(before["max_time"], int(times.max())),
+    }
+    states = before.get("states", [content])
+    files = before["files"] | describe_files(store.path, part.iterdir())
+
+    def manifest() -> dict[str, Any]:
+        return before | {"files": files, **state, "states": [*states, state]}
+
+    state["moments"] = split_moments(Store.view(store.path, manifest()).time, config)
+    grown = Store.view(store.path, manifest())
+    _refuse_untraining(store, grown)
+    state["counts"] |= count_splits(grown.offsets, grown.valid_start, grown.test_start, config)
+    return manifest()
+
+
+def _refuse_untraining(store: Store, grown: Store) -> None:
+    """What was for training must not be for validation or testing now: models have seen it."""
+    before = store.valid_start - store.offsets[:-1]
+    fewer = (grown.valid_start - grown.offsets[:-1])[: store.num_users] < before
+    if fewer.any():
+        raise DataError(
+            f"{store.path}: expected a split in which training events stay so, found {int(fewer.sum()):,} users of "
+            "whom some would be for validation; give later moments as --valid-from and --test-from"
+        )
+
+
+def _print_summary(console: Console, before: Store, store: Store, dropped: Counter[str], seconds: float) -> None:
+    counts = store.manifest["counts"]
+    lines = [
+        f"{store.path}: {store.num_events - before.num_events:,} new events, "
+        f"{store.num_users - before.num_users:,} new users, {store.num_items - before.num_items:,} new items; "
+        f"now {store.num_events:,} events ({counts['train_events']:,} train, {counts['valid_events']:,} valid, "
+        f"{counts['test_events']:,} test) in {store.num_parts + 1} pieces",
+        f"  new events left out: {listed(dropped)}",
+        f"  {seconds:.1f} s",
+    ]
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
