@@ -272,9 +272,11 @@ def _grown_manifest(
     """The manifest of the store with a further part, which is in its place."""
     before = store.manifest
     content = {name: value for name, value in manifest_content(before).items() if name != "states"}
+    lasting = {name: value for name, value in content.items() if name != "compacted"}  # that is of the state before
+    written = {name: before[name] for name in ("kind", "format_version")}
     settings = {**before["settings"], "valid_from": config.valid_from, "test_from": config.test_from}
     times = np.load(part / "time.npy", mmap_mode="r")
-    state = content | {
+    state = lasting | {
         "settings": settings,
         "moments": None,
         "counts": {"users": store.num_users + new_users, "items": store.num_items + new_items},
@@ -287,7 +289,7 @@ def _grown_manifest(
     files = before["files"] | describe_files(store.path, part.iterdir())
 
     def manifest() -> dict[str, Any]:
-        return before | {"files": files, **state, "states": [*states, state]}
+        return written | {"files": files, **state, "states": [*states, state]}
 
     state["moments"] = split_moments(Store.view(store.path, manifest()).time, config)
     grown = Store.view(store.path, manifest())
