@@ -37,7 +37,20 @@ def page() -> str:
 
 
 def test_the_verbs_are_those_of_the_contract() -> None:
-    assert VERBS == ["prepare", "train", "evaluate", "export", "extend", "recommend", "load", "serve", "demo", "doctor"]
+    assert VERBS == [
+        "prepare",
+        "append",
+        "compact",
+        "train",
+        "evaluate",
+        "export",
+        "extend",
+        "recommend",
+        "load",
+        "serve",
+        "demo",
+        "doctor",
+    ]
 
 
 @pytest.mark.parametrize("verb", VERBS)

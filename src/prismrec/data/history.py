@@ -53,20 +53,20 @@ def gather_histories(
     steps = np.arange(config.max_length)
     positions = end[:, None] - 1 - steps
     mask = positions >= start[:, None]
-    positions = np.where(mask, positions, 0)
+    positions = positions[mask]
 
     def gather(column: EventArray) -> np.ndarray:
-        return np.where(mask, column[positions], 0).astype(np.int64)
+        gathered = np.zeros((*mask.shape, *column.shape[1:]), np.int64)
+        gathered[mask] = column[positions]
+        return gathered
 
-    context = np.zeros((*mask.shape, len(store.schema.context_features)), dtype=np.int64)
-    if store.context is not None:
-        context = np.where(mask[:, :, None], store.context[positions], 0)
+    no_context = np.zeros((*mask.shape, len(store.schema.context_features)), np.int64)
     return HistoryBatch(
         item=gather(store.item),
         time=gather(store.time),
         dwell=np.zeros(mask.shape, np.int64) if store.dwell is None else gather(store.dwell),
         recent=mask & (steps < config.recent_events),
-        context=context,
+        context=no_context if store.context is None else gather(store.context),
         now=now.astype(np.int64),
         user=user.astype(np.int64),
     )

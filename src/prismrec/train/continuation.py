@@ -53,8 +53,10 @@ def continued_settings(path: Path, overrides: Sequence[str] = ()) -> Config:
         overrides: other settings, `section.key=value`.
 
     Raises:
-        ConfigError: the run's settings cannot be read, or a key or value is not valid.
+        ArtifactError: the run is missing or damaged.
+        ConfigError: a key or value is not valid.
     """
+    read_manifest(path, KIND, checksums=False)
     return load_config(path / CONFIG, ["train.warmup_steps=0", *overrides])
 
 

@@ -160,7 +160,8 @@ class Trainer:
         self.step.objective.load_state_dict(earlier.checkpoint.modules[1])
         self.optimizers.take_over(earlier.checkpoint.optimizers)
         self.step.negatives.queue = earlier.checkpoint.queue.to(self.device)
-        self.console.print(f"goes on from {earlier.path}, on {self.loader.num_examples:,} targets that are new to it")
+        new = self.loader.num_examples
+        self.console.print(f"goes on from {earlier.path}, on {new:,} targets that are new to it", soft_wrap=True)
 
     def run(self) -> None:
         """Train until the last step or until validation stops improving."""
