@@ -4,8 +4,8 @@
 
 D = 128, V = 8, T = 50, k = 20; the model is trained, the catalogue is its 92,331 items and perturbed copies of them
 (`serving_bundle.py`). Measured: one client; as many as keep two cores busy; the same while the bundle is changed again
-and again. Recall is the share of served items that are as good as the last of an exact search. Prints a page, and with
---out also writes it to serving-<date>.md there.
+and again. Recall is the share of served items that are as good as the last of an exact search with vectors in 32 bits.
+Prints a page, and with --out also writes it there, to serving-<date>.md or, with --int8, serving-int8-<date>.md.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from prismrec.export.reader import INDEX, Bundle, open_bundle
 from prismrec.export.user_encoder import stored_histories
 from prismrec.index.exact import ExactIndex
 from prismrec.index.merge import retrieve
-from serving_bundle import MODEL, NOISE, million_bundle
+from serving_bundle import MODEL, NOISE, in_8_bits, million_bundle
 
 K, RECALL_USERS, CLIENTS, SWAP_EVERY = 20, 500, 8, 5.0
 MIB = 1024**2
@@ -103,18 +103,19 @@ def result(process: "subprocess.Popen[str]") -> dict[str, Any]:
 
 
 def recall(server: Server, bundle: Bundle) -> float:
-    """Share of served items whose score is at least that of the last item of an exact search."""
+    """Share of served items as good as the last item of an exact search with the bundle's vectors."""
     store = bundle.store
     users = np.sort(np.random.default_rng(1).permutation(store.num_users)[:RECALL_USERS])
     histories = stored_histories(store, users, store.manifest["max_time"], bundle.config.history)
     vectors = bundle.encoder.encode(histories, store.item_features).vectors
     seen = [np.asarray(store.item[store.offsets[user] : store.offsets[user + 1]], np.int64) for user in users]
-    exact = ExactIndex(bundle.index.vectors(np.arange(1, store.num_items + 1)))
-    last = retrieve(exact, vectors, K, seen).score[:, -1]
+    items = bundle.index.vectors(np.arange(1, store.num_items + 1))
+    last = retrieve(ExactIndex(items), vectors, K, seen).score[:, -1]
+    rows = {item: row for row, item in enumerate(store.item_ids.to_list())}
     shares = []
-    for user, threshold in zip(store.user_ids[users].to_list(), last.tolist(), strict=True):
-        scores = [item["score"] for item in server.ask(user_id=user, k=K)["items"]]
-        shares.append(sum(score >= threshold - 1e-5 for score in scores) / K)
+    for user, interests, threshold in zip(store.user_ids[users].to_list(), vectors, last, strict=True):
+        served = [rows[item["item_id"]] for item in server.ask(user_id=user, k=K)["items"]]
+        shares.append(((interests @ items[served].T).max(axis=0) >= threshold - 1e-5).sum() / K)
     return statistics.fmean(shares)
 
 
@@ -137,24 +138,29 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for store, run and bundles, kept")
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=30, help="of each measurement")
+    parser.add_argument("--int8", action="store_true", help="serve the encoder in 8 bits, see `prismrec export --int8`")
     parser.add_argument("--set", action="append", default=[], help="setting of the service")
     parser.add_argument("--out", type=Path, help="folder of the results")
     options = parser.parse_args()
     path = million_bundle(options.work, options.items)
+    exact = open_bundle(path)
+    if options.int8:
+        path = in_8_bits(options.work, path)
     twin = path.with_name(f"{path.name}-twin")
     shutil.rmtree(twin, ignore_errors=True)
     shutil.copytree(path, twin, copy_function=os.link)
     link = options.work / "current"
     link.unlink(missing_ok=True)
     link.symlink_to(path)
-    bundle = open_bundle(path)
     bodies = options.work / "bodies.jsonl"
-    users = bundle.store.user_ids.shuffle(seed=0).to_list()
+    users = exact.store.user_ids.shuffle(seed=0).to_list()
     bodies.write_text("\n".join(json.dumps({"user_id": user, "k": K}) for user in users))
-    page = report(measure(bundle, link, [path, twin], bodies, options), bundle)
+    page = report(measure(exact, link, [path, twin], bodies, options), exact, options.int8)
     print(page)
     if options.out:
-        (options.out / f"serving-{dt.datetime.now(dt.UTC).date().isoformat()}.md").write_text(page + "\n")
+        (options.out / f"serving-{'int8-' * options.int8}{dt.datetime.now(dt.UTC).date().isoformat()}.md").write_text(
+            page + "\n"
+        )
 
 
 def measure(
@@ -174,7 +180,7 @@ def measure(
     return found
 
 
-def report(found: dict[str, Any], bundle: Bundle) -> str:
+def report(found: dict[str, Any], bundle: Bundle, int8: bool) -> str:
     """The page."""
     store, index = bundle.store, bundle.manifest["index"]
     vectors = store.num_items * index["dimension"] * 4 / MIB
@@ -183,8 +189,8 @@ def report(found: dict[str, Any], bundle: Bundle) -> str:
         f"`serve`, {dt.datetime.now(dt.UTC).date().isoformat()}, {platform.machine()}, {os.cpu_count()} cores, load "
         f"average {os.getloadavg()[0]:.1f} at the end, Python {platform.python_version()}",
         "",
-        f"{store.num_items:,} items: {' '.join(MODEL)}; vectors of a trained model, and copies of them at {NOISE}. "
-        f"k = {K}. Index: {index['kind']} {index['parameters']}, recall@100 {index['recall@100']:.4f} of users' lists.",
+        f"{store.num_items:,} items: {' '.join(MODEL)}{'; --int8' * int8}; vectors of a trained model, and copies of "
+        f"them at {NOISE}. k = {K}. Index: {index['kind']} {index['parameters']}, recall@100 {index['recall@100']:.4f} of users' lists.",
         "",
         "| load from a second process | requests/s | p50, ms | p99, ms | requests | failed | bundles changed |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",

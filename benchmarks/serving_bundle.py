@@ -4,6 +4,7 @@ Takes a folder for what takes long (store, run, bundles: each made once and kept
 model is trained on a year of grocery purchases with the sizes that `serving.py` names.
 """
 
+import os
 import shutil
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from prismrec.data.store import KIND as STORE_KIND
 from prismrec.data.store import Store
 from prismrec.demo import PREPARE
 from prismrec.export.bundle import export
-from prismrec.export.reader import INDEX, ITEM_VECTORS, KIND, STORE, open_bundle
+from prismrec.export.reader import INDEX, ITEM_VECTORS, KIND, STORE, USER_ENCODER, open_bundle
 from prismrec.export.user_encoder import stored_histories
 from prismrec.export.vectors import write_item_vectors
 from prismrec.index.faiss_index import FaissIndex
@@ -44,6 +45,21 @@ def million_bundle(work: Path, num_items: int) -> Path:
     out = work / f"bundle-{num_items}"
     if not (out / MANIFEST).exists():
         widen(_trained_bundle(work), out, num_items)
+    return out
+
+
+def in_8_bits(work: Path, bundle: Path) -> Path:
+    """The same bundle with an encoder in 8 bits."""
+    if not (work / "bundle-int8" / MANIFEST).exists():
+        export(work / "run", work / "bundle-int8", int8=True)
+    out = bundle.with_name(f"{bundle.name}-int8")
+    opened = open_bundle(bundle)
+    with replacing_directory(out, KIND) as directory:
+        shutil.copytree(bundle, directory, copy_function=os.link, dirs_exist_ok=True)
+        (directory / USER_ENCODER).unlink()
+        shutil.copyfile(work / "bundle-int8" / USER_ENCODER, directory / USER_ENCODER)
+        (directory / MANIFEST).unlink()
+        write_manifest(directory, KIND, **manifest_content(opened.manifest))
     return out
 
 
