@@ -190,7 +190,8 @@ def report(found: dict[str, Any], bundle: Bundle, int8: bool) -> str:
         f"average {os.getloadavg()[0]:.1f} at the end, Python {platform.python_version()}",
         "",
         f"{store.num_items:,} items: {' '.join(MODEL)}{'; --int8' * int8}; vectors of a trained model, and copies of "
-        f"them at {NOISE}. k = {K}. Index: {index['kind']} {index['parameters']}, recall@100 {index['recall@100']:.4f} of users' lists.",
+        f"them at {NOISE}. k = {K}. Index: {index['kind']} {index['parameters']}, recall@100 "
+        f"{index['recall@100']:.4f} of users' lists.",
         "",
         "| load from a second process | requests/s | p50, ms | p99, ms | requests | failed | bundles changed |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
