@@ -4,10 +4,17 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check format bench clean
+# Its requirements, taken as they are, bring in FBGEMM's CUDA build; `distributed` lists what it needs. With a GPU:
+# make distributed TORCH=... FBGEMM=fbgemm-gpu==1.8.0
+TORCHREC := torchrec==1.8.0
+FBGEMM ?= fbgemm-gpu-cpu==1.8.0
+
+.PHONY: demo distributed test check format bench clean
 
 demo: .venv/demo.stamp  ## Train on real purchases and recommend real products
 	.venv/bin/prismrec demo
+
+distributed: .venv/distributed.stamp  ## Install what training in several processes needs
 
 test: .venv/dev.stamp  ## Run every test
 	.venv/bin/python -m pytest
@@ -40,6 +47,11 @@ clean:  ## Remove the environment and what the demo made
 	$(PIP) --editable '.[demo]'
 	touch $@
 
-.venv/dev.stamp: .venv/torch.stamp pyproject.toml
+.venv/distributed.stamp: .venv/torch.stamp pyproject.toml
+	$(PIP) --editable '.[distributed]'
+	$(PIP) --no-deps "$(FBGEMM); sys_platform == 'linux'" "$(TORCHREC); sys_platform == 'linux'"
+	touch $@
+
+.venv/dev.stamp: .venv/distributed.stamp
 	$(PIP) --editable '.[dev]'
 	touch $@

@@ -183,6 +183,10 @@ class LossConfig(Section):
     """Negatives drawn from the whole catalogue, each item as likely."""
     full_softmax_items: int = Field(0, ge=0)
     """Catalogues of at most this size are the negatives as a whole, in place of all the samples."""
+    negatives_scope: Literal["global", "local"] = "global"
+    """Where several processes train together: with `global` they share one queue and one draw of negatives, from the
+    targets of all, as a single process would have; with `local` each keeps a queue of its own targets and draws from
+    its own part of the batch, which saves an exchange of ids and gives each example other negatives, of its part."""
     deduplicate: bool = True
     """Count an item once, however often it was drawn; the hard part of the queue is left as it is."""
     log_q: float = Field(1.0, ge=0, le=1)
@@ -230,6 +234,8 @@ class TrainConfig(Section):
     """Of the embedding tables (row-wise Adagrad, or sparse Adam)."""
     table_optimizer: Literal["rowwise_adagrad", "sparse_adam"] = "rowwise_adagrad"
     """Both touch only the rows of a batch; row-wise Adagrad keeps one number per row."""
+    sharding: Literal["planner", "row_wise", "table_wise"] = "planner"
+    """How several processes divide the embedding tables: as TorchRec's planner finds best, or all in one way."""
     weight_decay: float = Field(0.0, ge=0)
     """Of the dense weights, decoupled (AdamW)."""
     clip_norm: float = Field(1.0, ge=0)

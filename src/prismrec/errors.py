@@ -5,6 +5,7 @@
     ├── DataError        an input table is missing, unreadable or breaks the schema
     ├── ArtifactError    a store, run or bundle is missing, damaged or of another format
     ├── TrainingError    training cannot go on (non-finite loss, no examples)
+    │   └── RankError    another process of a distributed training failed, which says why, or is gone
     └── SearchIndexError an index cannot be built at the required recall, or does not fit its vectors
 
 The CLI prints the message on one line and exits with status 1; anything else is a defect.
@@ -29,6 +30,10 @@ class ArtifactError(PrismRecError):
 
 class TrainingError(PrismRecError):
     """Training cannot go on, for example because the loss is not finite."""
+
+
+class RankError(TrainingError):
+    """Another process of a distributed training failed, or is gone."""
 
 
 class SearchIndexError(PrismRecError):

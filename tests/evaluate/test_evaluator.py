@@ -61,7 +61,8 @@ def make_run(path: Path, store_path: Path, num_interests: int = 2) -> Path:
     model = config.model.model_copy(update={"hashing": hashing})
     config = config.model_copy(update={"model": model})
     torch.manual_seed(0)
-    save_run(path, config, store, MultiInterestModel(config.model, store.schema, config.history.max_length))
+    model = MultiInterestModel(config.model, store.schema, config.history.max_length)
+    save_run(path, config, store, model.state_dict())
     return path
 
 

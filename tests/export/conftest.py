@@ -65,7 +65,7 @@ def run(
 ) -> Path:
     path = tmp_path_factory.mktemp("run") / "run"
     config, model = make_model()
-    save_run(path, config, store, model)
+    save_run(path, config, store, model.state_dict())
     return path
 
 

@@ -70,7 +70,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         table.weight.data *= 5
     for table, prime in zip(item_id.tables, item_id.primes, strict=True):
         table.weight.data[int(store.items["key"][7]) % prime + 1] = 0
-    save_run(folder / "run", config, store, model)
+    save_run(folder / "run", config, store, model.state_dict())
     return folder / "run"
 
 

@@ -34,7 +34,7 @@ def store(tmp_path: Path) -> Store:
 def saved(tmp_path: Path, store: Store, make_model: Callable[..., MultiInterestModel]) -> tuple[Path, Config]:
     model = make_model()
     config = Config(model=model.config, history=HistoryConfig(max_length=6))
-    save_run(tmp_path / "run", config, store, model, best_step=7)
+    save_run(tmp_path / "run", config, store, model.state_dict(), best_step=7)
     return tmp_path / "run", config
 
 

@@ -83,7 +83,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = Config(
         history=HistoryConfig(max_length=8, recent_events=3), model=ModelConfig(embedding_dim=16, hashing=hashing)
     )
-    save_run(folder / "run", config, store, MultiInterestModel(config.model, store.schema, 8))
+    save_run(folder / "run", config, store, MultiInterestModel(config.model, store.schema, 8).state_dict())
     return export(folder / "run", folder / "bundle", user_vectors=True)
 
 

@@ -130,7 +130,7 @@ def test_the_queue_is_kept_with_a_checkpoint(
     out = train(store.path, tmp_path / "run", config, console=QUIET)
     restored = Trainer(store, out, load_run(out).config, QUIET)
     assert not restored.step.negatives.queue.any()
-    assert restored.restore()
+    restored.restore()
     targets = [target for batch in itertools.islice(restored.loader.batches(0), 5) for target in batch.target.tolist()]
     assert restored.step.negatives.queue.tolist() == targets[-64:]
 

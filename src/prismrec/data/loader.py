@@ -23,8 +23,17 @@ _SHUFFLE = 1  # what is drawn to deal events is not what is drawn to order batch
 class TargetLoader:
     """What the loaders share: the targets of a store, and how many of them make a step.
 
-    With `new_only`, items that a user has chosen before are no targets. With `since`, neither are events of a user
-    before that one, [U].
+    With `new_only`, items that a user has chosen before are no targets. Several ranks get one batch in parts: put side
+    by side in their order they are what a single process gets. A part may be empty.
+
+    Args:
+        store: the prepared data.
+        config: what a history is.
+        batch_size: targets per step, of all ranks together.
+        seed: of the order.
+        new_only: see above.
+        since: events of a user before this one are no targets, [U].
+        part: rank of this process, and number of ranks.
     """
 
     def __init__(
@@ -36,6 +45,7 @@ class TargetLoader:
         *,
         new_only: bool = False,
         since: np.ndarray | None = None,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         self._store = store
         self._config = config
@@ -43,6 +53,7 @@ class TargetLoader:
         self._seed = seed
         self._new_only = new_only
         self._since = since
+        self._part = part
         self._user_keys = store.users["key"].to_numpy()
         self._targets = find_targets(store, config.before_target_time, new_only, since)
 
@@ -58,7 +69,21 @@ class TargetLoader:
         """The loader of an epoch for which events are dealt anew."""
         store = shuffle_events(self._store, np.random.default_rng((self._seed, epoch, _SHUFFLE)), self._since)
         ordered = self._config.model_copy(update={"shuffle": False})
-        return type(self)(store, ordered, self._batch_size, self._seed, new_only=self._new_only, since=self._since)
+        return type(self)(
+            store,
+            ordered,
+            self._batch_size,
+            self._seed,
+            new_only=self._new_only,
+            since=self._since,
+            part=self._part,
+        )
+
+    def _own(self, sizes: np.ndarray) -> slice:
+        """Which units of a batch are of this rank's part; those of it are as many targets as those of any, nearly."""
+        rank, ranks = self._part
+        rank_of = (np.cumsum(sizes) - sizes) * ranks // max(int(sizes.sum()), 1)
+        return slice(*np.searchsorted(rank_of, (rank, rank + 1)))
 
     def _batch(self, history: HistoryBatch, moment: np.ndarray, events: np.ndarray) -> TrainBatch:
         """A batch whose targets are these events of the store [B], of these moments [B]."""
@@ -86,7 +111,8 @@ class ExampleLoader(TargetLoader):
         sizes = np.diff(self._moments)
         order = np.random.default_rng((self._seed, epoch)).permutation(len(sizes))
         for batch in fill_batches(sizes[order], self._batch_size)[first_step:]:
-            yield self._gather(np.sort(order[batch]))
+            moments = np.sort(order[batch])
+            yield self._gather(moments[self._own(sizes[moments])])
 
     def _gather(self, moments: np.ndarray) -> TrainBatch:
         store = self._store

@@ -55,7 +55,8 @@ class WindowLoader(TargetLoader):
         windows = windows.select(np.lexsort((windows.end - windows.start, group)))
         batches = fill_batches(windows.num_targets, self._batch_size)
         for step in rng.permutation(len(batches))[first_step:]:
-            yield self._gather(windows.select(batches[step]))
+            batch = windows.select(batches[step])
+            yield self._gather(batch.select(self._own(batch.num_targets)))
 
     def _cut(self, rng: np.random.Generator) -> _Windows:
         """All windows of an epoch; those of users with more than T events begin at a random place."""
@@ -77,7 +78,7 @@ class WindowLoader(TargetLoader):
         return _split(windows, self._batch_size)
 
     def _gather(self, windows: _Windows) -> TrainBatch:
-        store, length = self._store, int((windows.end - windows.start).max())
+        store, length = self._store, int((windows.end - windows.start).max(initial=1))
         history = gather_histories(
             store,
             start=windows.start,

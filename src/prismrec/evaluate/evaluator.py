@@ -114,6 +114,24 @@ def recall_at_k(
     Raises:
         DataError: the split is unknown, or no sampled user has a history and a target in it.
     """
+    return float(np.mean(recalls_at_k(model, store, split, k, history, exclude_seen, max_users, seed)))
+
+
+def recalls_at_k(
+    model: MultiInterestModel,
+    store: Store,
+    split: Split,
+    k: int,
+    history: HistoryConfig,
+    exclude_seen: bool,
+    max_users: int,
+    seed: int,
+    part: tuple[int, int] = (0, 1),
+) -> np.ndarray:
+    """`recall_at_k` of each user of one of several parts, (part, number of parts).
+
+    The model is called as often for each part, with users of the first again where one has fewer.
+    """
     queries = make_queries(
         store,
         split,
@@ -122,9 +140,13 @@ def recall_at_k(
         max_users=max_users,
         seed=seed,
     )
+    first, parts = part
+    largest = -(-queries.num_users // parts)
+    chosen = first + parts * np.arange(largest)
+    own = queries.select(chosen % queries.num_users)
     k = min(k, store.num_items)
-    lists = find_candidates(model, store, queries, history, k).merged()
-    return float(np.mean(recall_of(lists, queries.targets, k)))
+    lists = find_candidates(model, store, own, history, k).merged()
+    return recall_of(lists, own.targets, k)[chosen < queries.num_users]
 
 
 class _Evaluation:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from prismrec.data.ranges import flat_ranges
+
 
 @dataclass(frozen=True)
 class ItemSets:
@@ -54,9 +56,10 @@ class ItemSets:
         return ItemSets(self.item[bounds[0] : bounds[-1]], bounds - bounds[0])
 
     def select(self, users: np.ndarray) -> "ItemSets":
-        """The sets where `users`, bool [B], is true, renumbered from 0."""
-        offsets = np.concatenate([[0], np.cumsum(self.sizes[users])])
-        return ItemSets(self.item[users[self.user]], offsets)
+        """The sets of some users, rows or bool [B], renumbered from 0."""
+        rows = np.arange(self.num_users)[users]
+        offsets = np.concatenate([[0], np.cumsum(self.sizes[rows])])
+        return ItemSets(self.item[flat_ranges(self.offsets[rows], self.offsets[rows + 1])], offsets)
 
     def minus(self, other: "ItemSets") -> "ItemSets":
         """Each user's set without the elements of the same user's set in `other`."""

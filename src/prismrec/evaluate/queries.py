@@ -38,6 +38,11 @@ class Queries:
     def num_users(self) -> int:
         return len(self.user)
 
+    def select(self, rows: np.ndarray) -> "Queries":
+        """The queries of some users."""
+        user, start, end, now = (column[rows] for column in (self.user, self.start, self.end, self.now))
+        return Queries(user, start, end, now, self.targets.select(rows), self.seen.select(rows), self.counts)
+
 
 def make_queries(
     store: Store,

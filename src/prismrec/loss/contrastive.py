@@ -13,6 +13,7 @@ from torch import Tensor
 
 from prismrec.loss.chunked import Part, Slices, sum_in_chunks
 from prismrec.loss.negatives import Seen
+from prismrec.loss.ranks import summed
 from prismrec.loss.rows import select_rows
 from prismrec.loss.softmax import REFERENCE_EPSILON, positive_log_prob, shared_positive_log_prob
 
@@ -121,7 +122,8 @@ def contrastive_loss(
     rows_per_chunk = max(1, LOGITS_PER_CHUNK // max(len(candidates.ids) * interests.shape[1], 1))
     parts = [of_rows(*slices) for slices in _chunks(len(interests), rows_per_chunk, positives.moment, seen.moment)]
     total = sum_in_chunks(parts, interests, positives.vectors, candidates.vectors, positives.prob_vector)
-    return total / (query_weights.sum() + 1e-8)
+    total, weight = summed(torch.stack([total, query_weights.sum()]))
+    return total / (weight + 1e-8)
 
 
 def multi_vector_loss(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from prismrec.config import LossConfig
 from prismrec.errors import ConfigError
+from prismrec.loss.ranks import gather_rows
 
 
 class Negatives(NamedTuple):
@@ -76,7 +77,12 @@ class NegativeSampler(nn.Module):
 
     @torch.no_grad()
     def forward(self, positives: Tensor) -> Negatives:
-        """The negatives of a batch of positives (ids [B]), which the queue takes in first."""
+        """The negatives of a batch of positives (ids [B]), which the queue takes in first.
+
+        Where several ranks train together, the batch is that of all of them, unless the scope is local.
+        """
+        if self.config.negatives_scope == "global":
+            positives = gather_rows(positives)
         self.queue = push(self.queue, positives)
         if self.takes_all:
             ids = torch.arange(1, self.num_items + 1, device=self.share.device)

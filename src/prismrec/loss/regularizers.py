@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from prismrec.loss.ranks import batch_mean
+
 SHARP_ENOUGH = 0.95
 
 
@@ -15,7 +17,7 @@ def balance_loss(prob_head: Tensor) -> Tensor:
         prob_head: p(head | positive) [B, H].
     """
     num_heads = prob_head.shape[-1]
-    share = prob_head.mean(0).clamp(min=torch.finfo(prob_head.dtype).tiny)  # a small temperature can make it 0
+    share = batch_mean(prob_head).clamp(min=torch.finfo(prob_head.dtype).tiny)  # a small temperature can make it 0
     return torch.relu(-math.log(num_heads) - share.log()).sum() / num_heads
 
 
@@ -26,7 +28,7 @@ def sharpness_loss(prob_head: Tensor) -> Tensor:
         prob_head: p(head | positive) [B, H].
     """
     largest = prob_head.amax(-1)
-    return -torch.where(largest > SHARP_ENOUGH, 1.0, largest).log().mean()
+    return -batch_mean(torch.where(largest > SHARP_ENOUGH, 1.0, largest).log())
 
 
 def semantic_loss(heads: Tensor, positive: Tensor, prob_head: Tensor, temperature: float = 0.07) -> Tensor:
@@ -39,7 +41,7 @@ def semantic_loss(heads: Tensor, positive: Tensor, prob_head: Tensor, temperatur
         temperature: divisor of cosines.
     """
     cosine = torch.einsum("bhd,bd->bh", heads, positive)
-    return -(prob_head * torch.log_softmax(cosine / temperature, -1)).sum(-1).mean()
+    return -batch_mean((prob_head * torch.log_softmax(cosine / temperature, -1)).sum(-1))
 
 
 def usage_loss(interests: Tensor, positive: Tensor, temperature: float = 0.07) -> Tensor:
@@ -63,15 +65,15 @@ def diversity_loss(interests: Tensor) -> Tensor:
     num_interests = interests.shape[1]
     squared = (interests @ interests.transpose(1, 2)).square()
     apart = 1 - torch.eye(num_interests, dtype=squared.dtype, device=squared.device)
-    return (squared * apart).sum() / (len(interests) * max(num_interests * (num_interests - 1), 1))
+    return batch_mean((squared * apart).sum((1, 2))) / max(num_interests * (num_interests - 1), 1)
 
 
 @torch.no_grad()
 def head_metrics(prob_head: Tensor) -> dict[str, Tensor]:
     """How sharp routing is and how evenly heads are used in a batch, from p(head | positive) [B, H]."""
-    usage = prob_head.mean(0)
+    usage = batch_mean(prob_head)
     return {
-        "head_sharpness": prob_head.amax(-1).mean(),
+        "head_sharpness": batch_mean(prob_head.amax(-1)),
         "head_usage_max": usage.amax(),
         "head_usage_min": usage.amin(),
     }

@@ -20,10 +20,26 @@ def _table(rows: int, width: int, dim: int, sparse: bool = False, scale: float =
     return table
 
 
+class HashedTables(nn.ModuleList):
+    """A table for each modulus; called with ids, gives their rows of all tables side by side.
+
+    Row of id x in table i: `x % prime_i + 1`.
+    """
+
+    def __init__(self, primes: Sequence[int], width: int, dim: int, sparse: bool, scale: float) -> None:
+        super().__init__(_table(prime + SPARE_ROWS, width, dim, sparse, scale) for prime in primes)
+        self.primes = tuple(primes)
+        self.width = width
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """[...] int64 -> [..., tables * width]; what id 0 gives does not count."""
+        return torch.cat([table(ids % prime + 1) for table, prime in zip(self, self.primes, strict=True)], -1)
+
+
 class HashedEmbedding(nn.Module):
     """Ids hashed by several prime moduli into several tables, concatenated and projected ("bloom" embedding).
 
-    Row of id x in table i: `x % prime_i + 1`. A single table of the full width is used as it is.
+    A single table of the full width is used as it is.
 
     Args:
         primes: one modulus per table.
@@ -39,14 +55,13 @@ class HashedEmbedding(nn.Module):
         super().__init__()
         width = width or dim // len(primes)
         self.primes = tuple(primes)
-        self.tables = nn.ModuleList(_table(prime + SPARE_ROWS, width, dim, sparse, scale) for prime in primes)
+        self.tables = HashedTables(primes, width, dim, sparse, scale)
         projected = len(primes) > 1 or width != dim
         self.projection = dense(width * len(primes), dim, bias=False) if projected else None
 
     def forward(self, ids: Tensor) -> Tensor:
         """[...] int64 -> [..., D]."""
-        rows = [table(ids % prime + 1) for table, prime in zip(self.tables, self.primes, strict=True)]
-        embedding = torch.cat(rows, -1)
+        embedding = self.tables(ids)
         if self.projection is not None:
             embedding = self.projection(embedding)
         return torch.where((ids != 0)[..., None], embedding, 0.0)
@@ -59,7 +74,8 @@ class BucketEmbedding(nn.Module):
 
     def __init__(self, boundaries: Sequence[int], dim: int) -> None:
         super().__init__()
-        self.register_buffer("boundaries", torch.tensor(boundaries, dtype=torch.int64), persistent=False)
+        # no weight: there even in a model on the meta device, whose weights are still to come
+        self.register_buffer("boundaries", torch.tensor(boundaries, dtype=torch.int64, device="cpu"), persistent=False)
         self.table = _table(len(boundaries) + SPARE_ROWS, dim, dim)
 
     def forward(self, values: Tensor) -> Tensor:

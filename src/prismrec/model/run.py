@@ -10,11 +10,13 @@ checkpoint.pt        the latest state, to resume from
 report.json, .html   written by `prismrec evaluate`
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from prismrec.artifact import read_manifest, replacing_file, write_manifest
 from prismrec.config import Config
@@ -46,19 +48,19 @@ def write_config(path: Path, config: Config) -> None:
         temporary.write_text(dump_toml(config))
 
 
-def save_run(path: Path, config: Config, store: Store, model: MultiInterestModel, **content: Any) -> None:
+def save_run(path: Path, config: Config, store: Store, weights: Mapping[str, Tensor], **content: Any) -> None:
     """Write configuration, weights and manifest of a run, each atomically.
 
     Args:
         path: the run directory.
         config: the full configuration, with resolved hash moduli.
         store: what the model was trained on.
-        model: the model whose weights are kept.
+        weights: state of the model.
         content: further fields of the manifest, for example the best validation.
     """
     write_config(path, config)
     with replacing_file(path / WEIGHTS) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary)
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
     write_manifest(
         path,
         KIND,

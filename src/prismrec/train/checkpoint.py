@@ -1,5 +1,7 @@
 """Checkpoints: everything that decides the next step, written atomically, so that training resumes bit-identically.
 
+Tables are whole, however many processes trained: any other number of them can go on.
+
 Random numbers are drawn from seed and step alone, and need not be kept.
 """
 
@@ -41,6 +43,7 @@ class Checkpoint:
     modules: list[dict[str, Tensor]]
     optimizers: list[dict[str, Any]]
     queue: Tensor
+    """[Q], or [ranks, Q] if each had its own."""
     store: dict[str, Any]
     """Sizes and checksums of the store's files: the position in the data means nothing in another store."""
 
@@ -53,7 +56,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(run: Path) -> Checkpoint | None:
-    """Read the latest checkpoint; None if there is none yet.
+    """Read the latest checkpoint; None if there is none yet. Tensors stay on disk until they are used.
 
     Raises:
         ArtifactError: the file is damaged.
@@ -62,7 +65,7 @@ def load_checkpoint(run: Path) -> Checkpoint | None:
     if not path.exists():
         return None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
         content["progress"] = Progress(**content["progress"])
         return Checkpoint(**content)
     except (RuntimeError, OSError, KeyError, TypeError, EOFError, ValueError, UnpicklingError) as error:

@@ -17,6 +17,25 @@ from prismrec.train.checkpoint import Progress
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 
 
+class Silence:
+    """The log of all ranks but the first, which says nothing; as `TrainingLog`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def advance(self) -> None:
+        pass
+
+    def write(self, kind: str, metrics: dict[str, Tensor | float]) -> None:
+        pass
+
+    def size(self) -> int:
+        return 0
+
+
 class TrainingLog:
     """Writes metrics of the step that `progress` is at; a context manager."""
 

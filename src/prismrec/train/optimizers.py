@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from prismrec.config import TrainConfig
 from prismrec.model.embeddings import HashedEmbedding
+from prismrec.train.distributed import ALONE, Ranks
+
+if TYPE_CHECKING:
+    from prismrec.train.sharded import ShardedAdagrad
 
 
 class RowwiseAdagrad(torch.optim.Optimizer):
@@ -41,39 +45,52 @@ class RowwiseAdagrad(torch.optim.Optimizer):
 
 
 class Optimizers:
-    """The optimisers of a model as one: clipping, step, schedule, state."""
+    """The optimisers of a model as one: gradients, clipping, step, schedule, state."""
 
-    def __init__(self, modules: Iterable[nn.Module], config: TrainConfig, total_steps: int) -> None:
+    def __init__(
+        self, modules: Iterable[nn.Module], config: TrainConfig, total_steps: int, ranks: Ranks = ALONE
+    ) -> None:
         roots = list(modules)
-        self._tables: list[nn.Parameter] = [
-            table
-            for root in roots
-            for module in root.modules()
-            if isinstance(module, HashedEmbedding)
-            for table in module.tables.parameters()
-        ]
+        tables = [each.tables for root in roots for each in root.modules() if isinstance(each, HashedEmbedding)]
+        self._tables = [table for each in tables for table in each.parameters()]  # none of those that are sharded
         known = {id(table) for table in self._tables}
         self._dense = [p for root in roots for p in root.parameters() if id(p) not in known]
-        self._clip_norm = config.clip_norm
+        self._clip_norm, self._ranks = config.clip_norm, ranks
         by_name: dict[str, Callable[..., torch.optim.Optimizer]] = {
             "rowwise_adagrad": RowwiseAdagrad,
             "sparse_adam": torch.optim.SparseAdam,
         }
+        self._sharded = None if ranks.size == 1 else _sharded_adagrad(tables, config.table_learning_rate)
         self._optimizers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(self._dense, lr=config.learning_rate, weight_decay=config.weight_decay),
-            by_name[config.table_optimizer](self._tables, lr=config.table_learning_rate),
+            self._sharded or by_name[config.table_optimizer](self._tables, lr=config.table_learning_rate),
         ]
         self._schedules = [
             LambdaLR(optimizer, lambda step: learning_rate_factor(step, total_steps, config))
             for optimizer in self._optimizers
         ]
 
+    def prepare(self) -> None:
+        """To be called before the forward pass of a step."""
+        if self._sharded is not None:
+            self._sharded.prepare()
+
+    def backward(self, loss: Tensor) -> None:
+        """Take the gradients of the whole batch, over all ranks; sharded tables are updated on the way."""
+        loss.backward()
+        self._ranks.add_up_gradients(self._dense)
+
     def clip(self) -> Tensor:
-        """Scale the dense gradients down to `clip_norm`, together; gives the norm that all gradients had."""
+        """Scale the dense gradients down to `clip_norm`, together; gives the norm that all gradients had.
+
+        Sharded tables count with the gradients of what was looked up, not of their rows, of which there is none.
+        """
         dense = nn.utils.get_total_norm([p.grad for p in self._dense if p.grad is not None])
         for table in self._tables:
             table.grad = None if table.grad is None else table.grad.coalesce()
         sparse = nn.utils.get_total_norm([table.grad.values() for table in self._tables if table.grad is not None])
+        if self._sharded is not None:
+            sparse = self._ranks.add_up(self._sharded.squared_gradient()).sqrt()
         if self._clip_norm:
             nn.utils.clip_grads_with_norm_(self._dense, self._clip_norm, dense)
         return torch.hypot(dense, sparse)
@@ -105,6 +122,12 @@ class Optimizers:
         """Go on from the moments and accumulators of `state_dict`, under this one's own rates and schedule."""
         for optimizer, state in zip(self._optimizers, states, strict=False):
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state["state"]})
+
+
+def _sharded_adagrad(tables: list[Any], learning_rate: float) -> "ShardedAdagrad":
+    from prismrec.train.sharded import ShardedAdagrad  # TorchRec need not be installed
+
+    return ShardedAdagrad(tables, learning_rate)
 
 
 def learning_rate_factor(step: int, total_steps: int, config: TrainConfig) -> float:

@@ -11,6 +11,7 @@ from prismrec.config import Config
 from prismrec.data.store import Store
 from prismrec.data.targets import TrainBatch
 from prismrec.loss.negatives import NegativeSampler, find_seen
+from prismrec.loss.ranks import draw_apart
 from prismrec.loss.rows import select_rows
 from prismrec.model.multi_interest import MultiInterestModel
 from prismrec.model.user_encoder import UserContext, UserEmbedding
@@ -41,7 +42,10 @@ class TrainStep(nn.Module):
         }
         target = torch.from_numpy(batch.target).to(device, non_blocking=True)
         weight = None if batch.weight is None else torch.from_numpy(batch.weight).to(device)
+        if self.negatives.config.negatives_scope == "local":
+            draw_apart()
         negatives = self.negatives(target)
+        draw_apart()  # dropout is of the own part of the batch
 
         clicks = history.pop("item")
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):

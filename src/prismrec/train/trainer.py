@@ -3,8 +3,10 @@
 Takes a store and a configuration; writes a run (see `prismrec.model.run`).
 """
 
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 
@@ -14,10 +16,11 @@ from prismrec.data.store import Store
 from prismrec.data.targets import TrainBatch
 from prismrec.data.windows import WindowLoader
 from prismrec.errors import ArtifactError, ConfigError, DataError, TrainingError
-from prismrec.evaluate.evaluator import recall_at_k
+from prismrec.evaluate.evaluator import recalls_at_k
 from prismrec.evaluate.queries import make_queries
+from prismrec.model.multi_interest import MultiInterestModel
 from prismrec.model.run import CONFIG, build_model, save_run, write_config
-from prismrec.train.checkpoint import Checkpoint, Progress, load_checkpoint, save_checkpoint
+from prismrec.train.checkpoint import CHECKPOINT, Checkpoint, Progress, load_checkpoint, save_checkpoint
 from prismrec.train.continuation import (
     EarlierRun,
     check_same_model,
@@ -26,7 +29,8 @@ from prismrec.train.continuation import (
     open_earlier_run,
     with_new_targets,
 )
-from prismrec.train.logs import TrainingLog
+from prismrec.train.distributed import ALONE, Ranks, join_ranks
+from prismrec.train.logs import Silence, TrainingLog
 from prismrec.train.optimizers import Optimizers
 from prismrec.train.settings import resolve_config
 from prismrec.train.step import TrainStep
@@ -44,6 +48,9 @@ def train(
     console: Console | None = None,
 ) -> Path:
     """Train a model and write the run directory.
+
+    Where torchrun has started several processes, all call this and train together: the embedding tables are divided
+    among them, and each takes its part of every batch. If torchrun starts them again, they go on.
 
     Args:
         store: a prepared store.
@@ -64,46 +71,89 @@ def train(
         ConfigError: `resume` with other settings than the run's, `continue_from` with another model, or a device that
             is not there.
         TrainingError: there are no examples, or the loss or its gradient is not finite.
+        RankError: another of several processes failed, or is gone.
     """
-    console = console or Console(stderr=True)
-    opened = Store.open(store)
     if warm_start is not None and continue_from is not None:
         raise ConfigError("--warm-start, --continue-from: expected one of them, found both; a run begins as one other")
-    older: OlderRun | EarlierRun | None = None if warm_start is None else open_older_run(warm_start)
-    if continue_from is not None and not (resume and (out / CONFIG).exists()):
-        older = earlier = open_earlier_run(continue_from)
-        config = with_new_targets(config or continued_settings(continue_from), opened, earlier)
-    settings = resolve_config(opened, out, config, resume=resume, older=older and older.config)
-    trainer = Trainer(opened, out, settings, console)
-    if not (resume and trainer.restore()):
-        if isinstance(older, EarlierRun):
-            trainer.go_on_from(older)
-        elif older is not None:
-            trainer.warm_start(older)
-        trainer.begin()
-    if trainer.progress.finished:
-        console.print(f"{out}: training finished at step {trainer.progress.step}, nothing is left to resume")
-    else:
-        trainer.run()
+    with join_ranks() as ranks:
+        console = (console or Console(stderr=True)) if ranks.first else Console(quiet=True)
+        opened = ranks.together(lambda: Store.open(store))
+        has_begun = ranks.on_first(lambda: (out / CONFIG).exists() and (out / CHECKPOINT).exists())
+        resume = resume or ranks.restarted
+        older = ranks.together(lambda: _open_older(warm_start, continue_from))
+        if isinstance(older, EarlierRun) and not (resume and has_begun and config is None):
+            config = ranks.together(partial(_continued, config, opened, older))
+        settings = ranks.on_first(
+            lambda: resolve_config(opened, out, config, resume=resume, older=older and older.config)
+        )
+        if resume and not has_begun:
+            console.print(f"{out}: no checkpoint to resume from, training starts at step 0")
+        if ranks.size > 1 and not has_begun:
+            # all weights are in the memory of one process, once, and go to the others as a checkpoint does
+            whole = partial(Trainer, opened, out, settings, console, device=torch.device("cpu"))
+            ranks.on_first(lambda: whole().begin(older))
+        trainer = Trainer(opened, out, settings, console, ranks)
+        if ranks.size > 1 or has_begun:
+            trainer.restore()
+        else:
+            trainer.begin(older)
+        if trainer.progress.finished:
+            console.print(f"{out}: training finished at step {trainer.progress.step}, nothing is left to resume")
+        else:
+            trainer.run()
     return out
 
 
-class Trainer:
-    """The state of one training and the loop over it."""
+def _open_older(warm_start: Path | None, continue_from: Path | None) -> OlderRun | EarlierRun | None:
+    if continue_from is not None:
+        return open_earlier_run(continue_from)
+    return None if warm_start is None else open_older_run(warm_start)
 
-    def __init__(self, store: Store, out: Path, config: Config, console: Console) -> None:
-        self.store, self.out, self.config, self.console = store, out, config, console
+
+def _continued(config: Config | None, store: Store, earlier: EarlierRun) -> Config:
+    return with_new_targets(config or continued_settings(earlier.path), store, earlier)
+
+
+class Trainer:
+    """The state of one training and the loop over it.
+
+    Args:
+        store: what is trained on.
+        out: the run directory.
+        config: the full settings.
+        console: where progress is shown.
+        ranks: the processes that train together; the tables of several have no weights before `restore`.
+        device: the configured one by default.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        out: Path,
+        config: Config,
+        console: Console,
+        ranks: Ranks = ALONE,
+        device: torch.device | None = None,
+    ) -> None:
+        self.store, self.out, self.config, self.console, self.ranks = store, out, config, console, ranks
         settings = config.train
-        self.device = choose_device(settings.device)
+        self.device = device or choose_device(settings.device, ranks.place)
         bfloat16_by_default = settings.precision == "auto" and self.device.type == "cuda"
         self.bfloat16 = settings.precision == "bfloat16" or bfloat16_by_default
         torch.manual_seed(settings.seed)
-        self.model = build_model(config, store.schema)
+        self.model = self._build_model()
         self.step = TrainStep(config, store, self.model).to(self.device)
         kind = ExampleLoader if config.model.encoder.kind == "none" else WindowLoader
         since = None if settings.new_since is None else first_new_events(store, settings.new_since)
-        new_only = config.exclude_seen
-        self.loader = kind(store, config.history, settings.batch_size, settings.seed, new_only=new_only, since=since)
+        self.loader = kind(
+            store,
+            config.history,
+            settings.batch_size,
+            settings.seed,
+            new_only=config.exclude_seen,
+            since=since,
+            part=(ranks.rank, ranks.size),
+        )
         if not self.loader.num_examples:
             if since is not None:
                 raise TrainingError(
@@ -117,20 +167,31 @@ class Trainer:
         self.total_steps = min(settings.max_steps or 2**62, settings.epochs * self.loader.steps_per_epoch)
         self.validate_every = settings.validate_every or self.loader.steps_per_epoch
         self.has_validation = self._find_validation()
-        self.optimizers = Optimizers([self.model, self.step.objective], settings, self.total_steps)
+        self.optimizers = Optimizers([self.model, self.step.objective], settings, self.total_steps, ranks)
         self.progress = Progress()
 
-    def begin(self) -> None:
-        """Write the state before the first step, then the configuration, which makes `out` a run."""
+    def begin(self, older: OlderRun | EarlierRun | None = None) -> None:
+        """Write the state before the first step, then the configuration, which makes `out` a run.
+
+        Args:
+            older: a run whose weights are taken where they fit, or one to go on from.
+        """
+        if isinstance(older, EarlierRun):
+            self._go_on_from(older)
+        elif older is not None:
+            self._warm_start(older)
         self._save_checkpoint()
         write_config(self.out, self.config)
 
-    def restore(self) -> bool:
-        """Continue from the latest checkpoint, if there is one."""
-        checkpoint = load_checkpoint(self.out)
-        if checkpoint is None or not (self.out / CONFIG).exists():
-            self.console.print(f"{self.out}: no checkpoint to resume from, training starts at step 0")
-            return False
+    def restore(self) -> None:
+        """Continue from the latest checkpoint.
+
+        Raises:
+            ArtifactError: it is missing or damaged, or of another store.
+        """
+        checkpoint = self.ranks.together(lambda: load_checkpoint(self.out))
+        if checkpoint is None:
+            raise ArtifactError(f"{self.out / CHECKPOINT}: expected the checkpoint of this run, found none")
         if checkpoint.store != self.store.manifest["files"]:
             raise ArtifactError(
                 f"{self.store.path}: expected the store that {self.out} was started on, found other data; start a new "
@@ -139,12 +200,11 @@ class Trainer:
         for module, state in zip((self.model, self.step.objective), checkpoint.modules, strict=True):
             module.load_state_dict(state)
         self.optimizers.load_state_dict(checkpoint.optimizers)
-        self.step.negatives.queue = checkpoint.queue.to(self.device)
+        self._take_queue(checkpoint)
         self.progress = checkpoint.progress
         self._save_weights_if_best()  # the process may have ended after the checkpoint and before that
-        return True
 
-    def warm_start(self, older: OlderRun) -> None:
+    def _warm_start(self, older: OlderRun) -> None:
         """Load what fits of an older run and name what does not."""
         fit = load_what_fits(self.model, older)
         self.console.print(f"warm start from {older.path}: {len(fit.loaded)} of {len(older.weights)} tensors fit")
@@ -153,22 +213,24 @@ class Trainer:
         for name in fit.left_out:
             self.console.print(f"  left out: {name}", soft_wrap=True)
 
-    def go_on_from(self, earlier: EarlierRun) -> None:
+    def _go_on_from(self, earlier: EarlierRun) -> None:
         """Take over the kept weights of a run, and the state of the rest of its training."""
         check_same_model(self.config, earlier)
         self.model.load_state_dict(earlier.weights)
         self.step.objective.load_state_dict(earlier.checkpoint.modules[1])
         self.optimizers.take_over(earlier.checkpoint.optimizers)
-        self.step.negatives.queue = earlier.checkpoint.queue.to(self.device)
+        self._take_queue(earlier.checkpoint)
         new = self.loader.num_examples
         self.console.print(f"goes on from {earlier.path}, on {new:,} targets that are new to it", soft_wrap=True)
+
+    def _take_queue(self, checkpoint: Checkpoint) -> None:
+        queues = checkpoint.queue if checkpoint.queue.ndim == 2 else checkpoint.queue[None]
+        self.step.negatives.queue = queues[self.ranks.rank % len(queues)].to(self.device)
 
     def run(self) -> None:
         """Train until the last step or until validation stops improving."""
         progress = self.progress
-        for leftover in self.out.glob(".*.tmp"):  # of a process that was killed while it wrote
-            leftover.unlink()
-        with TrainingLog(self.out, progress, self.total_steps, self.config.train.batch_size, self.console) as log:
+        with self._open_log() as log:
             while not progress.finished:
                 for batch in self.loader.batches(progress.epoch, progress.step_in_epoch):
                     self._train_on(batch, log)
@@ -178,14 +240,32 @@ class Trainer:
                     progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
         self.console.print(f"{self.out}: trained {progress.step} steps, kept the weights of step {progress.best_step}")
 
-    def _train_on(self, batch: TrainBatch, log: TrainingLog) -> None:
+    def _open_log(self) -> TrainingLog | Silence:
+        if not self.ranks.first:
+            return Silence()
+        for leftover in self.out.glob(".*.tmp"):  # of a process that was killed while it wrote
+            leftover.unlink()
+        return TrainingLog(self.out, self.progress, self.total_steps, self.config.train.batch_size, self.console)
+
+    def _build_model(self) -> MultiInterestModel:
+        if self.ranks.size == 1:
+            return build_model(self.config, self.store.schema)
+        from prismrec.train.sharded import shard_tables  # TorchRec need not be installed
+
+        with torch.device("meta"):  # whole tables may be too large
+            model = build_model(self.config, self.store.schema)
+        shard_tables(model, self.config.train, self.ranks, self.device)
+        return model
+
+    def _train_on(self, batch: TrainBatch, log: TrainingLog | Silence) -> None:
         self.model.train()
         step = self.progress.step + 1
         logged = step % self.config.train.log_every == 0
         # dropout and sampled negatives are drawn from seed and step alone, so that training resumes at any step
         torch.manual_seed((self.config.train.seed << 32) + step)
+        self.optimizers.prepare()
         loss, metrics = self.step(batch, self.bfloat16, with_metrics=logged)
-        loss.backward()
+        self.optimizers.backward(loss)
         norm = self.optimizers.clip()
         if not torch.isfinite(loss + norm):
             raise TrainingError(
@@ -201,7 +281,7 @@ class Trainer:
         if logged:
             log.write("train", {"loss": loss.detach(), **metrics, "gradient_norm": norm, "learning_rate": rate})
 
-    def _look_up(self, log: TrainingLog) -> bool:
+    def _look_up(self, log: TrainingLog | Silence) -> bool:
         """Validate, and save what must not be lost, where it is time; true when training is finished.
 
         The checkpoint comes before the weights of the same step: whenever the process is killed, the
@@ -221,10 +301,10 @@ class Trainer:
         self._save_weights_if_best()
         return progress.finished
 
-    def _validate(self, log: TrainingLog) -> None:
+    def _validate(self, log: TrainingLog | Silence) -> None:
         progress, settings = self.progress, self.config.train
         self.model.eval()
-        recall = recall_at_k(
+        own = recalls_at_k(
             self.model,
             self.store,
             "valid",
@@ -233,7 +313,9 @@ class Trainer:
             exclude_seen=self.config.exclude_seen,
             max_users=settings.validate_users,
             seed=settings.seed,
+            part=(self.ranks.rank, self.ranks.size),
         )
+        recall = float(np.mean(np.concatenate(self.ranks.gather(own))))
         log.write("valid", {f"recall@{settings.validate_k}": recall})
         if recall > progress.best_recall:
             progress.best_recall, progress.best_step, progress.validations_without_gain = recall, progress.step, 0
@@ -264,16 +346,21 @@ class Trainer:
         best: dict[str, float] = {"best_step": progress.best_step}
         if self.has_validation:
             best[f"valid_recall@{self.config.train.validate_k}"] = progress.best_recall
-        save_run(self.out, self.config, self.store, self.model, **best)
+        weights = self.model.state_dict()  # by all ranks
+        self.ranks.on_first(lambda: save_run(self.out, self.config, self.store, weights, **best))
 
     def _save_checkpoint(self) -> None:
         modules = [module.state_dict() for module in (self.model, self.step.objective)]
         optimizers, files = self.optimizers.state_dict(), self.store.manifest["files"]
-        save_checkpoint(self.out, Checkpoint(self.progress, modules, optimizers, self.step.negatives.queue, files))
+        queue = self.step.negatives.queue
+        if self.config.loss.negatives_scope == "local" and self.ranks.size > 1:
+            queue = torch.stack(self.ranks.gather(queue))
+        checkpoint = Checkpoint(self.progress, modules, optimizers, queue, files)
+        self.ranks.on_first(lambda: save_checkpoint(self.out, checkpoint))
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` takes a GPU where there is one.
+def choose_device(name: str, place: int = 0) -> torch.device:
+    """`auto` takes a GPU where there is one, that at `place` on this machine.
 
     Raises:
         ConfigError: cuda is asked for and not there.
@@ -282,4 +369,6 @@ def choose_device(name: str) -> torch.device:
         raise ConfigError("train.device='cuda': no CUDA device is available; use train.device=auto or cpu")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and place:
+        return torch.device(name, place % torch.cuda.device_count())
     return torch.device(name)
