@@ -12,10 +12,10 @@ from typing import Annotated, cast
 
 import typer
 
-from prismrec.errors import PrismRecError
+from prismrec.errors import PrismRecError, RankError
 from prismrec.options import parse_columns, parse_numbers
 
-_INTERRUPTED = 130
+_INTERRUPTED, _ELSEWHERE = 130, 75
 
 app = typer.Typer(
     help="Candidate generation with several vectors per user, learned without amplifying popularity.",
@@ -156,17 +156,37 @@ def train(
             "events that are new to it."
         ),
     ] = None,
+    nproc: Annotated[
+        int, typer.Option(min=1, help="Processes on this machine that train together, one for each GPU if it has any.")
+    ] = 1,
+    restarts: Annotated[
+        int, typer.Option(min=0, help="Of several processes: how often all are started again after one was lost.")
+    ] = 0,
 ) -> None:
-    """Train a multi-interest model on a store."""
+    """Train a multi-interest model on a store.
+
+    Several processes divide the embedding tables and every batch; torchrun can start them too, on many machines.
+    """
     from prismrec.toml import load_config
-    from prismrec.train.continuation import continued_settings
-    from prismrec.train.trainer import train
 
     run_decides = resume and config is None and not settings
     given = None if run_decides else load_config(config, settings or [])
+    if nproc > 1:
+        from prismrec.train.launch import run_in_processes
+
+        arguments = ["train", str(store), "--out", str(out), *(f"--set={setting}" for setting in settings or [])]
+        for name, path in (("config", config), ("warm-start", warm_start), ("continue-from", continue_from)):
+            arguments += [] if path is None else [f"--{name}", str(path)]
+        raise typer.Exit(run_in_processes(arguments + ["--resume"] * resume, nproc, restarts))
+    from prismrec.train.continuation import continued_settings
+    from prismrec.train.distributed import is_first
+    from prismrec.train.trainer import train
+
     if continue_from is not None and config is None and not run_decides:
         given = continued_settings(continue_from, settings or [])
-    typer.echo(train(store, out, given, resume=resume, warm_start=warm_start, continue_from=continue_from))
+    path = train(store, out, given, resume=resume, warm_start=warm_start, continue_from=continue_from)
+    if is_first():
+        typer.echo(path)
 
 
 @app.command(epilog=_example("evaluate run --split test --k 10,50,100"))
@@ -369,6 +389,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its status: 1 after a user's mistake, 2 after wrong usage."""
     try:
         app(arguments, prog_name="prismrec")
+    except RankError:
+        sys.exit(_ELSEWHERE)  # another process says why
     except PrismRecError as error:
         _fail(str(error), 1)
     except OSError as error:

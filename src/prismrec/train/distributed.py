@@ -102,7 +102,7 @@ ALONE = Ranks()
 
 @contextmanager
 def join_ranks() -> Iterator[Ranks]:
-    """Join the processes that torchrun started, as its environment variables say.
+    """Join the processes that torchrun started, as its environment variables say, if they have not joined yet.
 
     Raises:
         ConfigError: there are several, and TorchRec is not installed.
@@ -112,8 +112,11 @@ def join_ranks() -> Iterator[Ranks]:
     if size == 1:
         yield Ranks(restarted=_restarted())
         return
-    check_torchrec()
     ranks = Ranks(int(os.environ["RANK"]), size, int(os.environ["LOCAL_RANK"]), _restarted())
+    if distributed.is_initialized():
+        yield ranks
+        return
+    check_torchrec()
     if torch.cuda.is_available():
         torch.cuda.set_device(ranks.place % torch.cuda.device_count())
     try:
@@ -127,6 +130,26 @@ def join_ranks() -> Iterator[Ranks]:
             raise
         raise RankError(f"rank {ranks.rank}: lost another rank ({error})") from error
     distributed.destroy_process_group()
+
+
+def is_first() -> bool:
+    """Whether this process is the one that speaks, of those that torchrun started, or alone."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def choose_device(name: str, place: int = 0) -> torch.device:
+    """`auto` takes a GPU where there is one, that at `place` on this machine.
+
+    Raises:
+        ConfigError: cuda is asked for and not there.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("train.device='cuda': no CUDA device is available; use train.device=auto or cpu")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and place:
+        return torch.device(name, place % torch.cuda.device_count())
+    return torch.device(name)
 
 
 def check_torchrec() -> None:

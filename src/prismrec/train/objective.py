@@ -76,7 +76,7 @@ class Objective(nn.Module):
             negatives: which items it is contrasted with, and their weights.
             embedded: their embeddings [N, D].
             seen: which of them do not count for which moments.
-            with_metrics: also give the metrics that cost time.
+            with_metrics: also give the metrics that cost time, of the first examples of this process.
         """
         prob_head = self.router(examples.positive.category)
         target = scored_vectors(examples.positive.item, self.item_norm)

@@ -9,21 +9,17 @@ Every lookup is of distinct ids, as a bag of one: on a CPU FBGEMM is five times 
 """
 
 import logging
-import os
+import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor
 from torchrec.distributed.comm_ops import set_gradient_division
-from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
-from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
-from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
-from torchrec.distributed.planner.types import KernelConfig, PlannerError, TopologyFactory, TrainerConfig
 from torchrec.distributed.shard import shard_modules
-from torchrec.distributed.types import ShardingEnv, ShardingPlan
+from torchrec.distributed.types import ShardingEnv
 from torchrec.optim import RowWiseAdagrad
 from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
 
@@ -32,17 +28,15 @@ from prismrec.errors import ConfigError
 from prismrec.loss.rows import select_rows
 from prismrec.model.embeddings import HashedEmbedding, HashedTables
 from prismrec.train.distributed import Ranks
+from prismrec.train.planner import Sharder, plan_tables
+
+# TorchRec calls some of PyTorch's functions by their older names, and says so on every rank
+warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
+for _name in ("torchrec", "torch.fx._symbolic_trace"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 EPSILON = 1e-8
-_RESERVED = 0.15  # share of the memory that is not for tables, TorchRec's own default
 _WIDTHS = 4  # FBGEMM's rows are multiples of so many numbers
-
-
-class _Sharder(EmbeddingBagCollectionSharder):  # type: ignore[misc]
-    """TorchRec's, which on a CPU does not offer row-wise bags, though they work."""
-
-    def sharding_types(self, compute_device_type: str) -> list[str]:  # noqa: ARG002
-        return ["row_wise", "table_wise"]
 
 
 class Piece(NamedTuple):
@@ -61,20 +55,23 @@ def shard_tables(model: nn.Module, config: TrainConfig, ranks: Ranks, device: to
     Raises:
         ConfigError: tables cannot be sharded as configured, or do not fit into the memory of all ranks.
     """
-    logging.getLogger("torchrec").setLevel(logging.ERROR)
     set_gradient_division(False)  # the gradients of all ranks are added up, not averaged
     embeddings = {
         name.replace(".", "_"): module for name, module in model.named_modules() if isinstance(module, HashedEmbedding)
     }
-    _check_shardable(embeddings, config)
     collections = nn.ModuleDict({name: _collection(name, each.tables) for name, each in embeddings.items()})
     for collection in collections.values():
         settings = {"lr": config.table_learning_rate, "eps": EPSILON}
         apply_optimizer_in_backward(RowWiseAdagrad, collection.parameters(), settings)
-    plan = ranks.on_first(lambda: _plan(collections, config, ranks, device))
+
+    def plan_on_first() -> Any:
+        _check_shardable(embeddings, config)
+        return plan_tables(collections, config, ranks, device)
+
+    plan = ranks.on_first(plan_on_first)
     world = distributed.group.WORLD
     assert world is not None
-    shard_modules(collections, ShardingEnv.from_process_group(world), device, plan, [_Sharder()])
+    shard_modules(collections, ShardingEnv.from_process_group(world), device, plan, [Sharder()])
     for name, embedding in embeddings.items():
         embedding.tables = ShardedTables(name, collections[name], embedding.tables, ranks, device)  # type: ignore[assignment]
     model._apply(lambda x: torch.empty_like(x, device=device) if x.is_meta else x)
@@ -104,33 +101,6 @@ def _collection(name: str, tables: HashedTables) -> EmbeddingBagCollection:
         for place, rows in enumerate(_numbers_of_rows(tables))
     ]
     return EmbeddingBagCollection(tables=configs, device=torch.device("meta"))
-
-
-def _plan(collections: nn.ModuleDict, config: TrainConfig, ranks: Ranks, device: torch.device) -> ShardingPlan:
-    kinds = ["row_wise", "table_wise"] if config.sharding == "planner" else [config.sharding]
-    names = [table.name for each in collections.values() for table in cast(Any, each).embedding_bag_configs()]
-    bag_of_one = ParameterConstraints(sharding_types=kinds, compute_kernels=["fused"], pooling_factors=[1.0])
-    planner = EmbeddingShardingPlanner(
-        topology=_topology(ranks, device),
-        batch_size=max(config.batch_size // ranks.size, 1),
-        storage_reservation=FixedPercentageStorageReservation(_RESERVED),
-        constraints=dict.fromkeys(names, bag_of_one),
-    )
-    try:
-        return planner.plan(collections, [_Sharder()])
-    except (PlannerError, RuntimeError) as error:
-        raise ConfigError(
-            f"the embedding tables do not fit into {ranks.size} processes: start more of them, or lower "
-            f"model.hashing.max_rows ({error})"
-        ) from error
-
-
-def _topology(ranks: Ranks, device: torch.device) -> Topology:
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size))
-    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // local
-    gpu = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
-    trainer = TrainerConfig(world_size=ranks.size, local_world_size=local, ddr_cap_bytes=host, hbm_cap_bytes=gpu)
-    return TopologyFactory.create_topology(trainer, kernel_config=KernelConfig(compute_device=device.type))
 
 
 class ShardedTables(nn.Module):

@@ -15,7 +15,7 @@ from prismrec.data.loader import ExampleLoader
 from prismrec.data.store import Store
 from prismrec.data.targets import TrainBatch
 from prismrec.data.windows import WindowLoader
-from prismrec.errors import ArtifactError, ConfigError, DataError, TrainingError
+from prismrec.errors import ArtifactError, DataError, TrainingError
 from prismrec.evaluate.evaluator import recalls_at_k
 from prismrec.evaluate.queries import make_queries
 from prismrec.model.multi_interest import MultiInterestModel
@@ -29,12 +29,12 @@ from prismrec.train.continuation import (
     open_earlier_run,
     with_new_targets,
 )
-from prismrec.train.distributed import ALONE, Ranks, join_ranks
+from prismrec.train.distributed import ALONE, Ranks, choose_device, join_ranks
 from prismrec.train.logs import Silence, TrainingLog
 from prismrec.train.optimizers import Optimizers
 from prismrec.train.settings import resolve_config
 from prismrec.train.step import TrainStep
-from prismrec.train.warm_start import OlderRun, load_what_fits, open_older_run
+from prismrec.train.warm_start import OlderRun, open_older_run, take_over
 
 
 def train(
@@ -179,7 +179,7 @@ class Trainer:
         if isinstance(older, EarlierRun):
             self._go_on_from(older)
         elif older is not None:
-            self._warm_start(older)
+            take_over(older, self.model, self.step.objective, self.console)
         self._save_checkpoint()
         write_config(self.out, self.config)
 
@@ -203,15 +203,6 @@ class Trainer:
         self._take_queue(checkpoint)
         self.progress = checkpoint.progress
         self._save_weights_if_best()  # the process may have ended after the checkpoint and before that
-
-    def _warm_start(self, older: OlderRun) -> None:
-        """Load what fits of an older run and name what does not."""
-        fit = load_what_fits(self.model, older)
-        self.console.print(f"warm start from {older.path}: {len(fit.loaded)} of {len(older.weights)} tensors fit")
-        for name in (*fit.afresh, *(f"objective.{name}" for name, _ in self.step.objective.named_parameters())):
-            self.console.print(f"  starts afresh: {name}", soft_wrap=True)
-        for name in fit.left_out:
-            self.console.print(f"  left out: {name}", soft_wrap=True)
 
     def _go_on_from(self, earlier: EarlierRun) -> None:
         """Take over the kept weights of a run, and the state of the rest of its training."""
@@ -264,7 +255,7 @@ class Trainer:
         # dropout and sampled negatives are drawn from seed and step alone, so that training resumes at any step
         torch.manual_seed((self.config.train.seed << 32) + step)
         self.optimizers.prepare()
-        loss, metrics = self.step(batch, self.bfloat16, with_metrics=logged)
+        loss, metrics = self.step(batch, self.bfloat16, with_metrics=logged and self.ranks.first)
         self.optimizers.backward(loss)
         norm = self.optimizers.clip()
         if not torch.isfinite(loss + norm):
@@ -357,18 +348,3 @@ class Trainer:
             queue = torch.stack(self.ranks.gather(queue))
         checkpoint = Checkpoint(self.progress, modules, optimizers, queue, files)
         self.ranks.on_first(lambda: save_checkpoint(self.out, checkpoint))
-
-
-def choose_device(name: str, place: int = 0) -> torch.device:
-    """`auto` takes a GPU where there is one, that at `place` on this machine.
-
-    Raises:
-        ConfigError: cuda is asked for and not there.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("train.device='cuda': no CUDA device is available; use train.device=auto or cpu")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and place:
-        return torch.device(name, place % torch.cuda.device_count())
-    return torch.device(name)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from prismrec.artifact import read_manifest
 from prismrec.config import Config
@@ -46,6 +47,16 @@ def open_older_run(path: Path) -> OlderRun:
     """
     schema = Schema.model_validate(read_manifest(path, KIND)["schema"])
     return OlderRun(path, load_config(path / CONFIG), _by_feature(load_file(path / WEIGHTS), schema))
+
+
+def take_over(older: OlderRun, model: MultiInterestModel, objective: nn.Module, console: Console) -> None:
+    """Load what fits of an older run and name what does not."""
+    fit = load_what_fits(model, older)
+    console.print(f"warm start from {older.path}: {len(fit.loaded)} of {len(older.weights)} tensors fit")
+    for name in (*fit.afresh, *(f"objective.{name}" for name, _ in objective.named_parameters())):
+        console.print(f"  starts afresh: {name}", soft_wrap=True)
+    for name in fit.left_out:
+        console.print(f"  left out: {name}", soft_wrap=True)
 
 
 @torch.no_grad()
