@@ -139,3 +139,27 @@ def test_an_epoch_covers_all_examples_once_and_resumes_anywhere(long_store, batc
     resumed = list(loader.batches(epoch, first_step=step))
     assert len(resumed) == max(len(batches) - step, 0)
     assert all(map(same, resumed, batches[step:]))
+
+
+@pytest.mark.parametrize("kind", [ExampleLoader, WindowLoader])
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(0, 3))
+def test_parts_of_a_batch_side_by_side_are_the_batch(long_store, kind, batch_size, ranks, epoch) -> None:
+    config = HistoryConfig(max_length=4)
+    whole = list(kind(long_store, config, batch_size, 0).batches(epoch))
+    parts = [list(kind(long_store, config, batch_size, 0, part=(rank, ranks)).batches(epoch)) for rank in range(ranks)]
+    assert [len(batches) for batches in parts] == [len(whole)] * ranks
+    for step, batch in enumerate(whole):
+        of_step = [batches[step] for batches in parts]
+        np.testing.assert_array_equal(np.concatenate([part.target for part in of_step]), batch.target)
+        np.testing.assert_array_equal(np.concatenate([part.history.user for part in of_step]), batch.history.user)
+        sizes = [len(part.target) for part in of_step]
+        assert sizes[0] > 0  # the first rank speaks for all
+        assert max(sizes) < len(batch.target) / ranks + 4 + 1  # a window of four may be cut off a little late
+
+
+def test_a_batch_of_three_in_two_parts(make_store) -> None:
+    """Of one user's events of training, the last three are targets: two for the first rank, one for the second."""
+    store = make_store([("a", item, item) for item in (10, 11, 12, 13, 14, 15)])
+    batches = [list(ExampleLoader(store, HISTORY, 3, 0, part=(rank, 2)).batches(0)) for rank in (0, 1)]
+    assert [[batch.target.tolist() for batch in part] for part in batches] == [[[2, 3]], [[4]]]

@@ -15,7 +15,7 @@ from prismrec.data.prepare import prepare
 from prismrec.data.store import Split, Store
 from prismrec.errors import ArtifactError, ConfigError, DataError
 from prismrec.evaluate.candidates import find_candidates
-from prismrec.evaluate.evaluator import evaluate, recall_at_k
+from prismrec.evaluate.evaluator import evaluate, recall_at_k, recalls_at_k
 from prismrec.evaluate.labelled import labelled_auc
 from prismrec.evaluate.queries import make_queries
 from prismrec.index.exact import ExactIndex
@@ -126,6 +126,12 @@ def test_recall_for_validation_equals_the_report(root: Path) -> None:
     assert value == pytest.approx(report.methods[0].metrics["recall@10"].value)
     whole = recall_at_k(run.model, run.store, "valid", 10_000, run.config.history, True, 1000, 0)
     assert whole == 1  # k is cut to the catalogue
+    parts = [
+        recalls_at_k(run.model, run.store, "valid", 10, run.config.history, True, 1000, 0, part=(part, 3))
+        for part in range(3)
+    ]
+    assert np.mean(np.concatenate(parts)) == pytest.approx(value)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 @pytest.mark.parametrize("ks", [[0], [ITEMS + 1], []])

@@ -207,3 +207,13 @@ def test_what_is_wrong_is_said_once(store: Store, tmp_path: Path) -> None:
     assert complaint.splitlines() == [
         "prismrec: train.table_optimizer='sparse_adam': several processes train tables by rowwise_adagrad only"
     ]
+
+
+def test_without_torchrec_it_says_what_to_install(store: Store, tmp_path: Path) -> None:
+    missing = "import sys; sys.modules['torchrec'] = None; from prismrec.cli import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", missing, "train", str(store.path), "--out", str(tmp_path / "run"), "--nproc", "2"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("prismrec: training in several processes needs TorchRec")
+    assert "make distributed" in done.stderr

@@ -16,7 +16,6 @@ from torch import Tensor, distributed, nn
 
 from prismrec.errors import ConfigError, PrismRecError, RankError
 
-INSTALL = "make distributed (or see docs/scaling.md)"
 _PATIENCE = timedelta(minutes=30)  # for a rank that writes a checkpoint, or reads a large store
 
 T = TypeVar("T")
@@ -162,7 +161,8 @@ def check_torchrec() -> None:
         import torchrec  # noqa: F401
     except (ImportError, OSError) as error:
         raise ConfigError(
-            f"training in several processes needs TorchRec, which is not there ({error}): {INSTALL}"
+            f"training in several processes needs TorchRec, which is not there ({error}): run `make distributed`, or "
+            "what docs/scaling.md says"
         ) from error
 
 

@@ -38,7 +38,7 @@ def plan_tables(collections: nn.ModuleDict, config: TrainConfig, ranks: Ranks, d
     names = [table.name for each in collections.values() for table in cast(Any, each).embedding_bag_configs()]
     bag_of_one = ParameterConstraints(sharding_types=kinds, compute_kernels=["fused"], pooling_factors=[1.0])
     planner = EmbeddingShardingPlanner(
-        topology=_topology(ranks, device),
+        topology=topology(ranks, device),
         batch_size=max(config.batch_size // ranks.size, 1),
         storage_reservation=FixedPercentageStorageReservation(_RESERVED),
         constraints=dict.fromkeys(names, bag_of_one),
@@ -52,7 +52,8 @@ def plan_tables(collections: nn.ModuleDict, config: TrainConfig, ranks: Ranks, d
         ) from error
 
 
-def _topology(ranks: Ranks, device: torch.device) -> Topology:
+def topology(ranks: Ranks, device: torch.device) -> Topology:
+    """The machines, as the planner knows them: their number, memory and kind."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size))
     host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // local
     gpu = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
