@@ -32,6 +32,7 @@ pytest.importorskip("torchrec", reason="needs `make distributed`")
 MakeConfig = Callable[..., Config]
 QUIET = Console(quiet=True)
 STEPS = 20
+PATIENCE = 600  # seconds; no test takes so long, but a process that waits for ever is to be noticed
 SETTINGS = (
     f"train.max_steps={STEPS}",
     "train.checkpoint_every=5",
@@ -79,7 +80,7 @@ def environment() -> dict[str, str]:
 
 def torchrun(processes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", processes, *arguments]
-    return subprocess.run([*map(str, command)], env=environment(), capture_output=True, text=True, timeout=300)
+    return subprocess.run([*map(str, command)], env=environment(), capture_output=True, text=True, timeout=PATIENCE)
 
 
 def start(store: Store, out: Path, *arguments: object) -> subprocess.Popen[str]:
@@ -164,7 +165,7 @@ def killed(store: Store, config: Path, tmp_path_factory: pytest.TempPathFactory)
     out = tmp_path_factory.mktemp("killed") / "run"
     job = start(store, out, "--config", config, "--nproc", 2)
     kill_rank(job, 1, out, steps=8)
-    said, complaint = job.communicate(timeout=120)
+    said, complaint = job.communicate(timeout=PATIENCE)
     assert job.returncode == 1
     assert said == ""
     last = complaint.splitlines()[-1]
@@ -182,7 +183,7 @@ def test_any_number_of_processes_goes_on(
     out = tmp_path / "run"
     subprocess.run(["cp", "-r", killed, out], check=True)
     job = start(store, out, "--resume", "--nproc", processes)
-    said, complaint = job.communicate(timeout=120)
+    said, complaint = job.communicate(timeout=PATIENCE)
     assert (job.returncode, said) == (0, f"{out}\n"), complaint
     assert len(losses(out)) == STEPS
     np.testing.assert_allclose(losses(out), losses(uninterrupted), atol=1e-4)
@@ -194,7 +195,7 @@ def test_all_are_started_again_when_one_is_lost(
 ) -> None:
     job = start(store, tmp_path / "run", "--config", config, "--nproc", 2, "--restarts", 1)
     kill_rank(job, 0, tmp_path / "run", steps=8)
-    said, complaint = job.communicate(timeout=120)
+    said, complaint = job.communicate(timeout=PATIENCE)
     assert (job.returncode, said) == (0, f"{tmp_path / 'run'}\n"), complaint
     np.testing.assert_allclose(losses(tmp_path / "run"), losses(uninterrupted), atol=1e-4)
 
@@ -202,7 +203,7 @@ def test_all_are_started_again_when_one_is_lost(
 def test_what_is_wrong_is_said_once(store: Store, tmp_path: Path) -> None:
     """Only the first rank plans; the other hears of it and does not wait."""
     job = start(store, tmp_path / "run", "--nproc", 2, "--set", "train.table_optimizer=sparse_adam")
-    said, complaint = job.communicate(timeout=120)
+    said, complaint = job.communicate(timeout=PATIENCE)
     assert (job.returncode, said) == (1, "")
     assert complaint.splitlines() == [
         "prismrec: train.table_optimizer='sparse_adam': several processes train tables by rowwise_adagrad only"
