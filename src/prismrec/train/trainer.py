@@ -15,7 +15,7 @@ from prismrec.data.loader import ExampleLoader
 from prismrec.data.store import Store
 from prismrec.data.targets import TrainBatch
 from prismrec.data.windows import WindowLoader
-from prismrec.errors import ArtifactError, DataError, TrainingError
+from prismrec.errors import ArtifactError, ConfigError, DataError, TrainingError
 from prismrec.evaluate.evaluator import recalls_at_k
 from prismrec.evaluate.queries import make_queries
 from prismrec.model.multi_interest import MultiInterestModel
