@@ -26,7 +26,7 @@ from prismrec.export.user_encoder import EncodedUsers, OnnxUserEncoder
 from prismrec.model.encode import encode_users
 from prismrec.model.multi_interest import MultiInterestModel
 
-OPSET = 23
+OPSET = 20
 MAX_DIFFERENCE = 1e-5
 MIN_INT8_COSINE = 0.999
 _BLOCKS, _SCOPES = "users.sequence.blocks", "pkg.torch.onnx.name_scopes"
