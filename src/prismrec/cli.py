@@ -12,7 +12,7 @@ from typing import Annotated, cast
 
 import typer
 
-from prismrec.errors import PrismRecError, RankError
+from prismrec.errors import ConfigError, PrismRecError, RankError
 from prismrec.options import parse_columns, parse_numbers
 
 _INTERRUPTED, _ELSEWHERE = 130, 75
@@ -29,6 +29,10 @@ app = typer.Typer(
 Store = Annotated[Path, typer.Argument(help="A store, written by prepare.")]
 Run = Annotated[Path, typer.Argument(help="A run, written by train.")]
 Bundle = Annotated[Path, typer.Argument(help="A bundle, written by export.")]
+Engine = Annotated[
+    str,
+    typer.Option(metavar="local|ray", help="Where parts are worked on: one by one here, or many at once with Ray."),
+]
 
 
 def _print_version(asked: bool) -> None:
@@ -283,23 +287,45 @@ def extend(
 @app.command(epilog=_example("recommend bundle --users users.parquet --k 100 --out recs.parquet"))
 def recommend(
     bundle: Bundle,
-    out: Annotated[Path, typer.Option(help="The Parquet file to write: user_id, item_id, rank, score, interest.")],
-    users: Annotated[
-        Path | None,
+    out: Annotated[
+        str,
         typer.Option(
-            help="Parquet or CSV of known users (user_id alone), or of events of known or new users (user_id, "
-            "item_id, timestamp, optional dwell and context); every known user by default."
+            help="The Parquet file to write: user_id, item_id, rank, score, interest; or a folder, named with a / at "
+            "its end, for a file of each part of the users. Either may be a URL such as s3://bucket/recs/."
+        ),
+    ],
+    users: Annotated[
+        str | None,
+        typer.Option(
+            help="Parquet or CSV, a folder of such files, or a URL: of known users (user_id alone), or of events of "
+            "known or new users (user_id, item_id, timestamp, optional dwell and context); every known user by default."
         ),
     ] = None,
     k: Annotated[int, typer.Option(help="Items per user.")] = 100,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Keep items of the user's history.")] = False,
+    engine: Engine = "local",
 ) -> None:
-    """Write recommendations for many users to a file."""
+    """Write recommendations for many users to Parquet.
+
+    Into a folder, a killed command goes on with the parts that are left when it is given again.
+    """
     from prismrec.data.tables import read_table
+    from prismrec.engine import open_engine
+    from prismrec.locations import fetched, names_folder
+    from prismrec.serve.bulk import recommend_parts
     from prismrec.serve.recommender import Recommender, write_recommendations
 
-    table = None if users is None else read_table(users)
-    counts = write_recommendations(Recommender.open(bundle).stream(table, k=k, include_seen=include_seen), out)
+    if names_folder(out):
+        parts = open_engine(engine)
+        counts = recommend_parts(bundle, out, users, k=k, include_seen=include_seen, engine=parts)
+    elif engine != "local":
+        raise ConfigError(f"--engine {engine} writes parts: expected a folder, such as --out {out}/, found {out}")
+    else:
+        table = None
+        if users is not None:
+            with fetched(users) as path:
+                table = read_table(path)
+        counts = write_recommendations(Recommender.open(bundle).stream(table, k=k, include_seen=include_seen), out)
     typer.echo(f"{out}: {counts.users:,} users, {counts.rows:,} recommendations")
 
 

@@ -7,15 +7,12 @@ in batches, so that memory does not grow with the number of users.
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import track
 
-from prismrec.artifact import replacing_file
 from prismrec.data.history import HistoryBatch
 from prismrec.data.schema import ITEM, TIME, USER
 from prismrec.data.store import Store
@@ -24,9 +21,10 @@ from prismrec.export.reader import Bundle, open_bundle
 from prismrec.export.user_encoder import EncodedUsers
 from prismrec.index.base import NO_ROW
 from prismrec.index.merge import retrieve
+from prismrec.parts import Tables, Written, write_tables
 from prismrec.serve.events import merged
 from prismrec.serve.histories import NEW_USER, batch_store, histories_until, stored_events
-from prismrec.serve.requests import Requests, every_user, read_requests
+from prismrec.serve.requests import Requests, known_users, read_requests
 
 _USERS_PER_BATCH = 256
 _PROGRESS_FROM = 10_000  # users
@@ -83,7 +81,7 @@ class Recommender:
         if k < 1:
             raise ConfigError(f"k={k}: expected at least 1")
         requests = self._requests(users)
-        return self._batches(requests, k, include_seen, self._now(requests, now))
+        return self.batches(requests, k, include_seen, self._now(requests, now), aloud=True)
 
     def interests(self, users: pl.DataFrame | None = None, *, now: int | None = None) -> pl.DataFrame:
         """Which past events formed each interest.
@@ -102,7 +100,7 @@ class Recommender:
 
     def _requests(self, users: pl.DataFrame | None) -> Requests:
         store = self.bundle.store
-        requests = every_user(store) if users is None else read_requests(store, users)
+        requests = known_users(store, 0, store.num_users) if users is None else read_requests(store, users)
         if requests.num_ignored:
             _log.warning("ignored %d given events of items that are not in the catalogue", requests.num_ignored)
         return requests
@@ -110,17 +108,20 @@ class Recommender:
     def _now(self, requests: Requests, now: int | None) -> int:
         return max(self.bundle.store.manifest["max_time"], requests.newest) if now is None else now
 
-    def _encode(self, requests: Requests, now: int) -> Iterator[tuple[int, Store, HistoryBatch, EncodedUsers]]:
+    def _encode(
+        self, requests: Requests, now: int, aloud: bool = True
+    ) -> Iterator[tuple[int, Store, HistoryBatch, EncodedUsers]]:
         """First request, events, histories and interests of one batch of users after the other."""
         store, keys = self.bundle.store, self.bundle.store.users["key"].to_numpy()
-        for start in _progress(range(0, len(requests.user_ids), _USERS_PER_BATCH), len(requests.user_ids)):
+        starts = range(0, len(requests.user_ids), _USERS_PER_BATCH)
+        for start in _progress(starts) if aloud and len(requests.user_ids) >= _PROGRESS_FROM else starts:
             stop = min(start + _USERS_PER_BATCH, len(requests.user_ids))
             position = requests.position[start:stop]
             batch = batch_store(
                 store,
                 [
                     merged(stored_events(store, known), given) if len(given) else stored_events(store, known)
-                    for known, given in zip(position.tolist(), requests.given[start:stop], strict=True)
+                    for known, given in zip(position.tolist(), requests.given(start, stop), strict=True)
                 ],
             )
             user_keys = np.where(position == NEW_USER, 0, keys[position])
@@ -128,9 +129,14 @@ class Recommender:
             histories = histories_until(batch, moments, user_keys, self.bundle.config.history)
             yield start, batch, histories, self.bundle.encoder.encode(histories, store.item_features)
 
-    def _batches(self, requests: Requests, k: int, include_seen: bool, now: int) -> Iterator[pl.DataFrame]:
+    def batches(
+        self, requests: Requests, k: int, include_seen: bool, now: int, *, aloud: bool = False
+    ) -> Iterator[pl.DataFrame]:
+        """What `stream` gives, of requests that were read; `aloud` with a bar of progress and warnings."""
+        if not len(requests.user_ids):
+            yield self._frame(requests.user_ids)
         num_empty = 0
-        for start, batch, histories, encoded in self._encode(requests, now):
+        for start, batch, histories, encoded in self._encode(requests, now, aloud):
             users = np.flatnonzero(histories.item[:, 0] != NO_ROW)
             num_empty += batch.num_users - len(users)
             seen = None if include_seen else [batch.item[batch.offsets[u] : batch.offsets[u + 1]] for u in users]
@@ -143,7 +149,7 @@ class Recommender:
                 found.score[place],
                 found.interest[place],
             )
-        if num_empty:
+        if num_empty and aloud:
             _log.warning("%d users without events in the catalogue got no recommendations", num_empty)
 
     def _frame(self, user_ids: pl.Series, *columns: np.ndarray) -> pl.DataFrame:
@@ -181,32 +187,16 @@ class Recommender:
         return frame[order]
 
 
-class Written(NamedTuple):
-    """What `write_recommendations` wrote."""
-
-    users: int
-    rows: int
+def write_recommendations(frames: Iterable[pl.DataFrame], out: Path | str) -> Written:
+    """Write the frames of `Recommender.stream` to one Parquet file, here or at a URL, atomically."""
+    return write_tables(as_tables(frames), str(out))
 
 
-def write_recommendations(frames: Iterable[pl.DataFrame], out: Path) -> Written:
-    """Write the frames of `Recommender.stream` to one Parquet file, atomically."""
-    num_users = num_rows = 0
-    with replacing_file(out) as temporary:
-        writer = None
-        try:
-            for frame in frames:
-                table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
-                writer = writer or pq.ParquetWriter(temporary, table.schema)
-                writer.write_table(table)
-                num_users += int((frame["rank"] == 1).sum())
-                num_rows += len(frame)
-        finally:
-            if writer is not None:
-                writer.close()
-    return Written(num_users, num_rows)
+def as_tables(frames: Iterable[pl.DataFrame]) -> Tables:
+    """Frames of recommendations as Arrow tables, each with its number of users."""
+    for frame in frames:
+        yield frame.to_arrow(compat_level=pl.CompatLevel.oldest()), int((frame["rank"] == 1).sum())
 
 
-def _progress(steps: range, num_users: int) -> Iterable[int]:
-    if num_users < _PROGRESS_FROM:
-        return steps
-    return track(steps, "recommend", console=Console(stderr=True))
+def _progress(starts: range) -> Iterable[int]:
+    return track(starts, "recommend", console=Console(stderr=True))

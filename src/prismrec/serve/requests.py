@@ -35,12 +35,16 @@ class Requests:
     """Given events whose item is not in the catalogue."""
 
     @cached_property
-    def given(self) -> list[Events]:
-        """The given events of each request, oldest first."""
+    def _rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Request and columns of each given event, those of a request oldest first."""
         events = self.events.sort("request", "time", maintain_order=True)
-        rows = events.drop("request").to_numpy()
-        bounds = np.searchsorted(events["request"].to_numpy(), np.arange(len(self.user_ids) + 1))
-        return [Events.of_rows(rows[start:stop]) for start, stop in itertools.pairwise(bounds.tolist())]
+        return events["request"].to_numpy(), events.drop("request").to_numpy()
+
+    def given(self, start: int, stop: int) -> list[Events]:
+        """The given events of some requests, oldest first."""
+        request, rows = self._rows
+        bounds = np.searchsorted(request, np.arange(start, stop + 1))
+        return [Events.of_rows(rows[first:last]) for first, last in itertools.pairwise(bounds.tolist())]
 
     @property
     def newest(self) -> int:
@@ -48,9 +52,9 @@ class Requests:
         return int(self.events["time"].max() or 0)  # type: ignore[arg-type]
 
 
-def every_user(store: Store) -> Requests:
-    """All users of the store, without further events."""
-    return Requests(store.user_ids, np.arange(store.num_users), _no_events(store))
+def known_users(store: Store, start: int, stop: int) -> Requests:
+    """Users of the store by their positions, without further events."""
+    return Requests(store.user_ids[start:stop], np.arange(start, stop), _no_events(store))
 
 
 def read_requests(store: Store, users: pl.DataFrame) -> Requests:
