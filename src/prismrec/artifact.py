@@ -22,10 +22,11 @@ MANIFEST = "manifest.json"
 
 
 @contextlib.contextmanager
-def replacing_directory(destination: Path, kind: str) -> Iterator[Path]:
+def replacing_directory(destination: Path, kind: str, within: Path | None = None) -> Iterator[Path]:
     """Yield a temporary directory that becomes `destination` if the block ends without an error.
 
-    An existing `destination` is replaced only if it is an artifact of the same kind, or empty.
+    An existing `destination` is replaced only if it is an artifact of the same kind, or empty. The temporary directory
+    is made `within` another on the same file system, beside `destination` by default.
 
     Raises:
         ArtifactError: `destination` exists and is something else.
@@ -35,7 +36,7 @@ def replacing_directory(destination: Path, kind: str) -> Iterator[Path]:
             f"{destination}: expected a new path or an earlier {kind}, found something else; choose another --out"
         )
     destination.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=within or destination.parent))
     try:
         yield temporary
         temporary.chmod(0o755)

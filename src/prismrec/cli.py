@@ -61,15 +61,15 @@ def options(
 )
 def prepare(
     events: Annotated[
-        Path,
+        str,
         typer.Option(
-            help="Parquet or CSV, or a folder of such files: user_id, item_id, timestamp, optional dwell and weight, "
-            "and columns of context."
+            help="Parquet or CSV, a folder of such files, or a URL such as s3://bucket/events/: user_id, item_id, "
+            "timestamp, optional dwell and weight, and columns of context."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The store to write; an earlier one is replaced.")],
     items: Annotated[
-        Path | None, typer.Option(help="The catalogue, likewise: item_id, features such as category, and title.")
+        str | None, typer.Option(help="The catalogue, likewise: item_id, features such as category, and title.")
     ] = None,
     columns: Annotated[
         str,
@@ -79,12 +79,18 @@ def prepare(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting, e.g. split=global_time; may be repeated."),
     ] = None,
+    engine: Engine = "local",
 ) -> None:
-    """Turn tables of events and items into a store."""
+    """Turn tables of events and items into a store.
+
+    A killed command goes on with what is left when it is given again.
+    """
     from prismrec.data.prepare import prepare
+    from prismrec.engine import open_engine
     from prismrec.toml import load_prepare_config
 
-    prepare(events, items, out, load_prepare_config(parse_columns(columns), settings or []))
+    config = load_prepare_config(parse_columns(columns), settings or [])
+    prepare(events, items, out, config, engine=open_engine(engine))
     typer.echo(out)
 
 
@@ -92,11 +98,13 @@ def prepare(
 def append(
     store: Store,
     events: Annotated[
-        Path,
-        typer.Option(help="Parquet or CSV, or a folder of such files, with the columns that the store was made of."),
+        str,
+        typer.Option(
+            help="Parquet or CSV, a folder of such files, or a URL, with the columns that the store was made of."
+        ),
     ],
     items: Annotated[
-        Path | None, typer.Option(help="New items, likewise; those that are in the catalogue stay as they are.")
+        str | None, typer.Option(help="New items, likewise; those that are in the catalogue stay as they are.")
     ] = None,
     columns: Annotated[
         str, typer.Option(metavar="OURS=YOURS,...", help="Your names of columns; by default as given to prepare.")

@@ -5,14 +5,12 @@ must depend on its part alone, so that the engine makes no difference to the res
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import track
 
 from prismrec.errors import ConfigError
-
-EngineName = Literal["local", "ray"]
 
 
 class Engine(Protocol):
@@ -54,4 +52,10 @@ def open_engine(name: str) -> Engine:
     """
     if name == "local":
         return LocalEngine()
+    if name == "ray":
+        try:
+            from prismrec.ray_engine import RayEngine
+        except ImportError:
+            raise ConfigError("--engine ray: expected Ray Data, found none; pip install 'prismrec[ray]'") from None
+        return RayEngine()
     raise ConfigError(f"--engine {name}: expected local or ray")

@@ -98,10 +98,10 @@ def fetched(location: str) -> Iterator[Path]:
 
 
 def fetch(location: str, path: Path) -> None:
-    """Copy a file to a path, which is whole or not there."""
-    with replacing_file(path) as temporary, _naming(location):
+    """Copy the file of a URL to a path."""
+    with _naming(location):
         files, source = _files_of(location)
-        files.get_file(source, str(temporary))
+        files.get_file(source, str(path))
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +29,20 @@ from rich.console import Console
 from prismrec.artifact import MANIFEST, describe_files, manifest_content, write_json
 from prismrec.config import PrepareConfig
 from prismrec.data.catalogue import KEY, Catalogue, catalogue_of
-from prismrec.data.columns import Column, column_keys
+from prismrec.data.columns import column_keys
+from prismrec.data.events import event_columns, open_source, same_ids
 from prismrec.data.more_items import aligned_keys, read_more_items
-from prismrec.data.prepare import listed, read_events, same_ids
-from prismrec.data.ranges import flat_ranges
+from prismrec.data.newer import without_left_out
+from prismrec.data.prepare import listed
 from prismrec.data.schema import DWELL, ITEM, TIME, USER, WEIGHT
-from prismrec.data.sequences import Sequences, write_sequences
+from prismrec.data.sequences import Sequences, Survey, survey, write_sequences
 from prismrec.data.split import count_splits, split_moments
 from prismrec.data.store import PARTS, Store, part_name
-from prismrec.data.tables import Source, Table, open_table, renamed, require, with_text
+from prismrec.data.tables import Source, Table, renamed, require, with_text
+from prismrec.engine import LocalEngine
 from prismrec.errors import ArtifactError, ConfigError, DataError
 from prismrec.toml import parse_prepare_config
-
-_NEWEST, _OLD, _NUMBER = "__newest", "__old", "__number"
+from prismrec.workspace import Workshop, workshop
 
 
 def append(
@@ -81,35 +83,16 @@ def append(
         raise ConfigError(f"--late: expected refuse or drop, found {late!r}")
     console = console or Console(stderr=True)
     started = time.perf_counter()
-    with alone(store), console.status("reading the tables") as status:
+    with alone(store):
         opened = Store.open(store, checksums=False)
         config = _settings(opened, columns, valid_from, test_from)
-        table, total = _read_table(events, opened, config)
-        more, features = _more_items(items, table, opened)
-        catalogue = Catalogue(pl.concat([opened.items, more], how="diagonal"), opened.schema.item_features)
-        table, dropped = _without_left_out(same_ids(table, catalogue), opened, config, late)
-        read = table.collect(table.frame.select(pl.len())).item()
-
-        def advance(done: int, of: int) -> None:
-            status.update(f"sorting events: {done:,} of {of:,}")
-
         with _new_part(opened) as directory:
-            of_part = config.model_copy(update={"min_user_events": 1})  # of users' events together, seen to above
-            sequences = write_sequences(table, catalogue, opened.schema, directory, of_part, advance)
-            dropped += sequences.dropped
-            dropped["item_not_in_catalogue"] += read - int(sequences.offsets[-1]) - sequences.dropped.total()
-            if not len(sequences.users):
-                raise DataError(
-                    f"{table.name}: expected events to keep, but all {total:,} were left out: {listed(+dropped)}"
-                )
-            status.update("writing the part")
-            new_users = _write_users(directory, opened, sequences)
-            more.write_parquet(directory / "items.parquet")
-            np.save(directory / "item_features.npy", features)
-            manifest = _grown_manifest(opened, directory, config, dropped, new_users, len(more))  # names the part
+            with workshop(directory / "work", None, LocalEngine(), console) as shop:
+                dropped, new_users, new_items = _write_part(directory, opened, events, items, config, late, shop)
+            manifest = _grown_manifest(opened, directory, config, dropped, new_users, new_items)  # names the part
         write_json(store / MANIFEST, manifest)
     grown = Store.view(store, manifest)
-    _print_summary(console, opened, grown, +dropped, time.perf_counter() - started)
+    _print_summary(console, opened, grown, dropped, time.perf_counter() - started)
     return grown
 
 
@@ -147,87 +130,72 @@ def _settings(
     )
 
 
-def _read_table(events: Source, store: Store, config: PrepareConfig) -> tuple[Table, int]:
-    """The events with the columns of the store, in its types, and their number."""
+def _write_part(
+    directory: Path,
+    store: Store,
+    events: Source,
+    items: Source | None,
+    config: PrepareConfig,
+    late: str,
+    shop: Workshop,
+) -> tuple[Counter[str], int, int]:
+    """Write the files of a part; gives the numbers of events left out by reason, of new users and of new items."""
+    table, surveyed = _read_table(events, store, config, items is None, shop)
+    more, features = _more_items(items, surveyed.items, store, shop)
+    catalogue = Catalogue(pl.concat([store.items, more], how="diagonal"), store.schema.item_features)
+    table, dropped = without_left_out(same_ids(table, catalogue), store, config, late)
+    read = table.collect(table.frame.select(pl.len())).item()
+    of_part = config.model_copy(update={"min_user_events": 1})  # of users' events together, seen to above
+    sequences = write_sequences(table, catalogue, store.schema, directory, of_part, surveyed.bounds, shop)
+    dropped += sequences.dropped
+    dropped["item_not_in_catalogue"] += read - int(sequences.offsets[-1]) - sequences.dropped.total()
+    if not len(sequences.users):
+        raise DataError(
+            f"{table.name}: expected events to keep, but all {surveyed.total:,} were left out: {listed(+dropped)}"
+        )
+    more.write_parquet(directory / "items.parquet")
+    np.save(directory / "item_features.npy", features)
+    return +dropped, _write_users(directory, store, sequences), len(more)
+
+
+def _read_table(
+    events: Source, store: Store, config: PrepareConfig, with_items: bool, shop: Workshop
+) -> tuple[Table, Survey]:
+    """The events with the columns of the store, in its types, and what is known of all of them."""
     schema = store.schema
     wanted = [USER, ITEM, TIME, *schema.context_features]
     wanted += [name for name, present in ((DWELL, schema.has_dwell), (WEIGHT, schema.has_weight)) if present]
-    table = renamed(open_table(events, "events"), config.columns)
+    table = renamed(open_source(events, "events", shop), config.columns)
     for name, ids in ((USER, store.user_ids), (ITEM, store.item_ids)):
         table = with_text(table, name) if ids.dtype == pl.String else table
     require(table, tuple(wanted))
-    table = Table(table.name, table.frame.select(wanted), table.files)
-    read, _, total = read_events(table, config)
-    given, ours = read.columns[USER], store.user_ids.dtype
+    table = table.then(lambda frame: frame.select(wanted))
+    columns, _ = event_columns(table, config)
+    surveyed = survey(table, columns, with_items, shop)
+    table = table.then(lambda frame: frame.select(column.values for column in columns))
+    given, ours = table.columns[USER], store.user_ids.dtype
     if given != ours and not (given.is_integer() and ours.is_integer()):
-        raise DataError(f"{read.name}: column {USER!r}: expected {ours} ids as in the store, found {given}; convert it")
-    return Table(read.name, read.frame.with_columns(pl.col(USER).cast(ours)), read.files), total
+        raise DataError(
+            f"{table.name}: column {USER!r}: expected {ours} ids as in the store, found {given}; convert it"
+        )
+    table = table.then(lambda frame: frame.with_columns(pl.col(USER).cast(ours)))
+    return table, replace(surveyed, bounds=surveyed.bounds.cast(ours))
 
 
-def _more_items(items: Source | None, events: Table, store: Store) -> tuple[pl.DataFrame, np.ndarray]:
+def _more_items(
+    items: Source | None, of_events: pl.Series, store: Store, shop: Workshop
+) -> tuple[pl.DataFrame, np.ndarray]:
     """Items that the catalogue lacks, with its columns, and their keys [N, F]."""
     known = store.item_ids
     if items is not None:
-        _, read = read_more_items(items, store)
+        _, read = read_more_items(open_source(items, "items", shop), store)
     elif store.items.columns == [ITEM, KEY]:
-        ids = events.collect(events.frame.select(pl.col(ITEM).unique())).to_series()
-        read = catalogue_of(ids.cast(known.dtype, strict=ids.dtype.is_integer()).sort())
+        read = catalogue_of(of_events.cast(known.dtype, strict=of_events.dtype.is_integer()))
     else:
         return store.items.clear(), np.zeros((0, len(store.schema.item_features)), np.int64)
     new = ~read.items[ITEM].is_in(known.implode())
     added = pl.concat([store.items.clear(), read.items.filter(new)], how="diagonal")
     return added, aligned_keys(read, store)[new.to_numpy()]
-
-
-def _without_left_out(table: Table, store: Store, config: PrepareConfig, late: str) -> tuple[Table, Counter[str]]:
-    """The events without those that the store's own events keep out, and the numbers of these by reason."""
-    known = _known_users(table, store)
-    table, dropped = _without_late(table, known, late)
-    if config.repeats == "drop":
-        table, dropped["repeated_item"] = _without(table, _items_of(known, store), [USER, ITEM])
-    if config.min_user_events > 1:
-        what = pl.struct(ITEM) if config.repeats == "drop" else pl.struct(pl.all())
-        counts = table.collect(table.frame.group_by(USER).agg(what.n_unique().alias(_NUMBER)))
-        few = counts.filter(pl.col(_NUMBER) < config.min_user_events).join(known, on=USER, how="anti")
-        table, dropped["user_with_few_events"] = _without(table, few.select(USER), [USER])
-    return table, dropped
-
-
-def _known_users(table: Table, store: Store) -> pl.DataFrame:
-    """Those of the table's users that the store has: id, row in the store, and time of the newest event."""
-    users = table.collect(table.frame.select(pl.col(USER).unique()))
-    rows = store.user_ids.to_frame().with_row_index("row").join(users, on=USER, how="semi")
-    newest = store.time[store.offsets[rows["row"].to_numpy().astype(np.int64) + 1] - 1]
-    return rows.with_columns(pl.Series(_NEWEST, newest, pl.Int64))
-
-
-def _without_late(table: Table, known: pl.DataFrame, late: str) -> tuple[Table, Counter[str]]:
-    newest = known.lazy().select(USER, _NEWEST)
-    joined = table.frame.join(newest, on=USER, how="left", maintain_order="left")
-    is_late = (pl.col(TIME) <= pl.col(_NEWEST)).fill_null(False)
-    if late == "refuse":
-        remedy = "prepare a store of all events, or leave out those that come late (--late drop)"
-        expected = f"a moment after the user's newest event in the store ({remedy})"
-        Table(table.name, joined, table.files).check([Column(TIME, pl.col(TIME), is_late, expected)])
-        return table, Counter()
-    number = table.collect(joined.select(is_late.sum())).item()
-    return Table(table.name, joined.filter(~is_late).drop(_NEWEST), table.files), Counter(late=number)
-
-
-def _items_of(users: pl.DataFrame, store: Store) -> pl.DataFrame:
-    """Ids of users of the store and of the items they have had."""
-    row = users["row"].to_numpy().astype(np.int64)
-    start, stop = store.offsets[row], store.offsets[row + 1]
-    ids = users[USER][np.repeat(np.arange(len(row)), stop - start)]
-    return pl.DataFrame({USER: ids, ITEM: store.item_ids[store.item[flat_ranges(start, stop)] - 1]}).unique()
-
-
-def _without(table: Table, rows: pl.DataFrame, names: list[str]) -> tuple[Table, int]:
-    """The table without rows that have these values, in its order, and how many those were."""
-    marked = rows.lazy().with_columns(pl.lit(True).alias(_OLD))
-    joined = table.frame.join(marked, on=names, how="left", maintain_order="left")
-    number = table.collect(joined.select(pl.col(_OLD).is_not_null().sum())).item()
-    return Table(table.name, joined.filter(pl.col(_OLD).is_null()).drop(_OLD), table.files), number
 
 
 @contextlib.contextmanager

@@ -14,14 +14,14 @@ from prismrec.data.catalogue import KEY, Catalogue, read_catalogue
 from prismrec.data.columns import Column, item_feature_column
 from prismrec.data.schema import ITEM
 from prismrec.data.store import Store
-from prismrec.data.tables import Source, Table, open_table, renamed, with_text
+from prismrec.data.tables import Table, renamed, with_text
 from prismrec.errors import DataError
 
 _log = logging.getLogger(__name__)
 
 
-def read_more_items(source: Source, store: Store) -> tuple[Table, Catalogue]:
-    """Read a table of items that could be in the store's catalogue; some may be there already.
+def read_more_items(table: Table, store: Store) -> tuple[Table, Catalogue]:
+    """Read an open table of items that could be in the store's catalogue; some may be there already.
 
     Columns may have the names they had when the store was prepared. A feature that the table lacks is none for all
     its items, with a warning.
@@ -34,7 +34,7 @@ def read_more_items(source: Source, store: Store) -> tuple[Table, Catalogue]:
             catalogue; an id is null or comes twice; a list is longer than the model has room for.
     """
     config = PrepareConfig.model_validate(store.manifest["settings"])
-    table = _open(source, store.items, config)
+    table = _named_and_typed(table, store.items, config)
     _check_names(table, store)
     read = read_catalogue(table, config)
     _check_types(table, read, store.items)
@@ -55,15 +55,15 @@ def aligned_keys(read: Catalogue, store: Store) -> np.ndarray:
     return aligned
 
 
-def _open(source: Source, items: pl.DataFrame, config: PrepareConfig) -> Table:
+def _named_and_typed(table: Table, items: pl.DataFrame, config: PrepareConfig) -> Table:
     """The table under our names of columns; in CSV files, what is text in the catalogue is text."""
     columns = {ours: given for ours, given in config.columns.items() if ours in items.columns}
-    table = renamed(open_table(source, "items"), columns)
+    table = renamed(table, columns)
     for name, dtype in items.schema.items():
         table = with_text(table, name) if dtype == pl.String else table
     empty = [name for name, dtype in table.columns.items() if dtype in (pl.Null, pl.List(pl.Null))]
     typed = [pl.col(name).cast(items.schema[name]) for name in empty if name in items.columns]
-    return Table(table.name, table.frame.with_columns(typed), table.files)
+    return table.then(lambda frame: frame.with_columns(typed))
 
 
 def _check_names(table: Table, store: Store) -> None:

@@ -7,6 +7,7 @@ counted by reason.
 
 import hashlib
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +17,17 @@ from rich.console import Console
 from prismrec.artifact import replacing_directory, write_manifest
 from prismrec.config import PrepareConfig
 from prismrec.data.catalogue import KEY, Catalogue, catalogue_of, read_catalogue
-from prismrec.data.columns import column_keys, dwell_column, feature_column, id_column, time_column, weight_column
-from prismrec.data.schema import DWELL, ITEM, TIME, USER, WEIGHT, Schema
-from prismrec.data.sequences import Sequences, write_sequences
+from prismrec.data.columns import column_keys
+from prismrec.data.events import EVENT_COLUMNS, event_columns, open_source, same_ids, source_files
+from prismrec.data.schema import ITEM, USER
+from prismrec.data.sequences import Sequences, survey, write_sequences
 from prismrec.data.split import count_splits, split_starts
 from prismrec.data.store import KIND, Store
-from prismrec.data.tables import Source, Table, open_table, renamed, require, with_text
+from prismrec.data.tables import Source, Table, renamed, with_text
+from prismrec.engine import Engine, LocalEngine
 from prismrec.errors import ConfigError, DataError
-
-_EVENT_COLUMNS = (USER, ITEM, TIME, DWELL, WEIGHT)
-_RESERVED = ("request", "item", "time")
+from prismrec.locations import fingerprint, stamp
+from prismrec.workspace import Workshop, workshop
 
 
 def prepare(
@@ -34,8 +36,12 @@ def prepare(
     out: Path,
     config: PrepareConfig = PrepareConfig(),  # noqa: B008 (frozen)
     console: Console | None = None,
+    engine: Engine | None = None,
 ) -> Store:
     """Write a store of events and items, and open it.
+
+    What is done is kept beside `out` until all is done: killed, the same call goes on with what is left, if both tables
+    are files that have not changed.
 
     Args:
         events: `user_id`, `item_id`, `timestamp`, optional `dwell` and `weight`, and context features.
@@ -43,26 +49,28 @@ def prepare(
         out: the store; an earlier one there is replaced, and stays as it is if anything fails.
         config: names of columns, split, what to leave out.
         console: where progress and the summary are shown; standard error by default.
+        engine: where the parts are worked on; here by default.
 
     Raises:
         DataError: a table cannot be read or breaks the schema; the message names file, column and row.
         ConfigError: the settings name a column that is not there or not allowed.
-        ArtifactError: `out` exists and is not a store.
+        ArtifactError: `out` exists and is not a store, or another process is writing it.
     """
     console = console or Console(stderr=True)
     started = time.perf_counter()
-    with replacing_directory(out, KIND) as directory, console.status("reading the tables") as status:
-        event_table, item_table = _open_tables(events, items, config)
-        table, schema, total = read_events(event_table, config)
-        catalogue = read_catalogue(item_table, config) if item_table else _catalogue_of(table)
-        table, schema = same_ids(table, catalogue), schema.model_copy(update={"item_features": catalogue.features})
-
-        def advance(done: int, of: int) -> None:
-            status.update(f"sorting events: {done:,} of {of:,}")
-
-        sequences = write_sequences(table, catalogue, schema, directory, config, advance)
-        dropped = _dropped(table.name, total, sequences)
-        status.update("writing the catalogue, the users and the splits")
+    made_of = _fingerprint(events, items, config)
+    with (
+        workshop(out, made_of, engine or LocalEngine(), console) as shop,
+        replacing_directory(out, KIND, within=shop.work) as directory,
+    ):
+        event_table, item_table = _open_tables(events, items, config, shop)
+        columns, schema = event_columns(event_table, config)
+        surveyed = survey(event_table, columns, item_table is None, shop)
+        catalogue = read_catalogue(item_table, config) if item_table else catalogue_of(surveyed.items)
+        table = same_ids(event_table.then(lambda frame: frame.select(one.values for one in columns)), catalogue)
+        schema = schema.model_copy(update={"item_features": catalogue.features})
+        sequences = write_sequences(table, catalogue, schema, directory, config, surveyed.bounds, shop)
+        dropped = _dropped(table.name, surveyed.total, sequences)
         _write_tables(directory, catalogue, sequences.users)
         counts = _write_splits(directory, sequences.offsets, config)
         moments = np.load(directory / "time.npy", mmap_mode="r")
@@ -78,19 +86,32 @@ def prepare(
             max_time=int(moments.max()),
         )
     store = Store.open(out)
-    _print_summary(console, store, total, time.perf_counter() - started)
+    _print_summary(console, store, surveyed.total, time.perf_counter() - started)
     return store
 
 
-def _open_tables(events: Source, items: Source | None, config: PrepareConfig) -> tuple[Table, Table | None]:
+def _fingerprint(events: Source, items: Source | None, config: PrepareConfig) -> str | None:
+    """Of files and settings; None for frames, of which nobody can say whether they are the same."""
+    stamps = []
+    for source in (events, items):
+        if isinstance(source, str | Path):
+            stamps.append([(file, stamp(file)) for file in source_files(source)])
+        elif source is not None:
+            return None
+    return fingerprint(stamps, config, version("prismrec"))
+
+
+def _open_tables(
+    events: Source, items: Source | None, config: PrepareConfig, shop: Workshop
+) -> tuple[Table, Table | None]:
     """Both tables with our names of columns; in CSV files, item ids are text if those of the other table are."""
-    event_table = open_table(events, "events")
-    item_table = None if items is None else open_table(items, "items")
+    event_table = open_source(events, "events", shop)
+    item_table = None if items is None else open_source(items, "items", shop)
     found = list(event_table.columns) + (list(item_table.columns) if item_table else [])
     for ours, given in config.columns.items():
         if given not in found:
             raise ConfigError(f"--columns {ours}={given}: expected one of the columns {', '.join(found)}")
-    of_items = {ours: given for ours, given in config.columns.items() if ours not in _EVENT_COLUMNS or ours == ITEM}
+    of_items = {ours: given for ours, given in config.columns.items() if ours not in EVENT_COLUMNS or ours == ITEM}
     event_table = renamed(event_table, config.columns)
     if item_table is None:
         return event_table, None
@@ -98,52 +119,6 @@ def _open_tables(events: Source, items: Source | None, config: PrepareConfig) ->
     if pl.String in (event_table.columns.get(ITEM), item_table.columns.get(ITEM)):
         return with_text(event_table, ITEM), with_text(item_table, ITEM)
     return event_table, item_table
-
-
-def read_events(table: Table, config: PrepareConfig) -> tuple[Table, Schema, int]:
-    """The events with checked columns in the store's types, the features they bring, and their number."""
-    require(table, (USER, ITEM, TIME))
-    found, name = table.columns, table.name
-    context = _context_features(table, config)
-    columns = [id_column(name, USER, found[USER]), id_column(name, ITEM, found[ITEM])]
-    columns.append(time_column(name, TIME, found[TIME]))
-    if DWELL in found:
-        columns.append(dwell_column(name, DWELL, found[DWELL]))
-    if WEIGHT in found:
-        columns.append(weight_column(name, WEIGHT, found[WEIGHT]))
-    columns += [feature_column(name, one, found[one], "list only others in context_features") for one in context]
-    total = table.check(columns)
-    schema = Schema(
-        item_features=(ITEM,), context_features=context, has_dwell=DWELL in found, has_weight=WEIGHT in found
-    )
-    return Table(name, table.frame.select(column.values for column in columns), table.files), schema, total
-
-
-def _context_features(table: Table, config: PrepareConfig) -> tuple[str, ...]:
-    further = tuple(name for name in table.columns if name not in _EVENT_COLUMNS)
-    chosen = further if config.context_features is None else config.context_features
-    require(table, chosen)
-    for name in chosen:
-        if name in (*_EVENT_COLUMNS, *_RESERVED):
-            raise ConfigError(
-                f"context_features: {name!r} is a name that PrismRec uses itself; list only others, or rename the "
-                f"column, for example --columns event_{name}={name}"
-            )
-    return chosen
-
-
-def _catalogue_of(events: Table) -> Catalogue:
-    return catalogue_of(events.collect(events.frame.select(pl.col(ITEM).unique())).to_series().sort())
-
-
-def same_ids(events: Table, catalogue: Catalogue) -> Table:
-    """The events with item ids of the catalogue's type."""
-    given, wanted = events.columns[ITEM], catalogue.items[ITEM].dtype
-    if given != wanted and not (given.is_integer() and wanted.is_integer()):
-        raise DataError(
-            f"{events.name}: column {ITEM!r}: expected {wanted} ids as in the catalogue, found {given}; convert one"
-        )
-    return Table(events.name, events.frame.with_columns(pl.col(ITEM).cast(wanted, strict=False)), events.files)
 
 
 def _dropped(table: str, total: int, sequences: Sequences) -> dict[str, int]:

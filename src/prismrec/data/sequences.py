@@ -1,12 +1,13 @@
-"""Events turned into the store's arrays: one sequence per user, sorted by time.
+"""Events turned into the store's arrays: one sequence per user, sorted by time, part by part.
 
-Takes a table of checked events; writes the arrays of a directory. Users are dealt into buckets of a
-few million events on disk, which are then sorted one after another: memory grows with the users, not
-with the events. The buckets take about 30 bytes an event beside the store while it is written.
+Takes a table of events; writes the arrays of a directory. A part is some millions of consecutive events. Each is
+surveyed (checked, and a sample of its users drawn), then dealt: its events go to buckets of users, whose bounds in the
+order of ids come from the samples. Then each bucket is sorted. Memory grows neither with the number of parts nor of
+buckets; every part and bucket is one file of the workspace, so what is done stays done. They take 20 to 60 bytes an
+event beside the store while it is written.
 """
 
 import contextlib
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,15 +15,32 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from prismrec.config import PrepareConfig
 from prismrec.data.catalogue import Catalogue
-from prismrec.data.columns import column_keys
+from prismrec.data.columns import Column, column_keys
 from prismrec.data.schema import DWELL, ITEM, TIME, USER, WEIGHT, Schema
 from prismrec.data.tables import Table
+from prismrec.errors import DataError
+from prismrec.workspace import Workshop
 
-_BUCKET_EVENTS = 4_000_000
-_USER, _ITEM, _ORDER, _BUCKET = "__user", "__item", "__order", "__bucket"
+_PART_EVENTS = _BUCKET_EVENTS = 4_000_000
+_SAMPLE = 1000  # users of a bucket's worth of events
+_USER, _ITEM, _BUCKET, _ROW = "__user", "__item", "__bucket", "__row"
+_REASONS = ("duplicate", "repeated_item", "user_with_few_events")
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What must be known of all parts before the first is dealt."""
+
+    total: int
+    """Events."""
+    bounds: pl.Series
+    """First id of every bucket but the first, rising."""
+    items: pl.Series
+    """Distinct items of the events, rising; none if they were not asked for."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +55,47 @@ class Sequences:
     """Events of items of the catalogue that were left out, by reason."""
 
 
+def survey(events: Table, columns: list[Column], with_items: bool, shop: Workshop) -> Survey:
+    """Check every event.
+
+    Args:
+        events: as given, under our names of columns.
+        columns: what to check, user_id and item_id the first two.
+        with_items: whether to gather the items.
+        shop: where and by whom.
+
+    Raises:
+        DataError: a value is not as expected (file, column and row are named), or there are no rows.
+    """
+    total, stride = sum(events.lengths), max(1, _BUCKET_EVENTS // _SAMPLE)
+    if not total:
+        raise DataError(f"{events.name}: expected at least one row, found an empty table")
+
+    def survey_one(place: int, out: Path) -> None:
+        part = events.part(place * _PART_EVENTS, _PART_EVENTS)
+        frame = part.collect(part.frame.select(column.name for column in columns))
+        part.checked(frame, columns)
+        ids = frame.select(column.values for column in columns[:2])
+        chosen = np.random.default_rng(place).integers(0, len(ids), -(-len(ids) // stride))
+        items = ids[ITEM].unique() if with_items else ids[ITEM].clear()
+        ids[USER].gather(chosen).implode().to_frame().with_columns(items.implode()).write_parquet(out)
+
+    files = shop.make_numbered("survey", _count(total, _PART_EVENTS), lambda: survey_one)
+    found = pl.read_parquet(files)
+    users = found[USER].explode(empty_as_null=False).sort()
+    buckets = _count(total, _BUCKET_EVENTS)
+    bounds = users.gather(np.arange(1, buckets) * len(users) // buckets).unique(maintain_order=True)
+    return Survey(total, bounds, found[ITEM].explode(empty_as_null=False).unique().sort())
+
+
 def write_sequences(
     events: Table,
     catalogue: Catalogue,
     schema: Schema,
     directory: Path,
     config: PrepareConfig,
-    advance: Callable[[int, int], None],
+    bounds: pl.Series,
+    shop: Workshop,
 ) -> Sequences:
     """Sort events by user, then time, then place in the table; write `item.npy`, `time.npy` and the schema's others.
 
@@ -55,25 +107,35 @@ def write_sequences(
         schema: which columns to write.
         directory: where to.
         config: what to leave out.
-        advance: is told after each bucket how many events are sorted, of how many.
+        bounds: of the buckets.
+        shop: where the parts are kept, and by whom they are dealt and sorted.
     """
-    users = _count_users(events, catalogue)
-    lengths = np.zeros(len(users), np.int64)
-    dropped: Counter[str] = Counter()
-    done, total = 0, int(users["len"].sum())
-    with tempfile.TemporaryDirectory(dir=directory) as temporary, _arrays(directory, schema) as arrays:
-        _deal(events, catalogue, schema, users, Path(temporary))
-        for bucket in range(users[_BUCKET].n_unique()):
-            dealt = pl.read_parquet(Path(temporary, f"{_BUCKET}={bucket}", "*.parquet"), hive_partitioning=False)
-            kept = _sort(dealt, config, dropped)
-            lengths += np.bincount(kept[_USER], minlength=len(users))
-            for array, columns in arrays:
-                array.append(kept.select(columns).to_numpy())
-            done += len(dealt)
-            advance(done, total)
-    present = lengths > 0
-    offsets = np.concatenate([[0], np.cumsum(lengths[present])])
-    return Sequences(users[USER].filter(pl.Series(present)), offsets, dropped)
+    buckets = len(bounds) + 1
+    rows_file = shop.work / "rows"
+    catalogue.rows.write_parquet(rows_file)
+
+    def open_deal() -> Callable[[int, Path], None]:
+        rows = pl.read_parquet(rows_file)
+
+        def deal(place: int, out: Path) -> None:
+            part = events.part(place * _PART_EVENTS, _PART_EVENTS)
+            _write_batches(_deal(part.collect(part.frame), rows, schema, bounds), buckets, out)
+
+        return deal
+
+    parts = max(1, _count(sum(events.lengths), _PART_EVENTS))  # one may hold no events
+    dealt = shop.make_numbered("deal", parts, open_deal)
+
+    def sort(bucket: int, out: Path) -> None:
+        kept, dropped = _sort(_read_batches(dealt, bucket), config)
+        users = kept[USER].rle()
+        arrays = {name: _array(kept, columns, dtype) for name, dtype, _, columns in _layout(schema)}
+        arrays |= {"lengths": users.struct["len"].to_numpy(), "dropped": np.array(dropped)}
+        with out.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        users.struct["value"].alias(USER).to_frame().write_parquet(out.with_name(f"users-{bucket:05d}"))
+
+    return _assemble(shop.make_numbered("sort", buckets, lambda: sort), schema, directory)
 
 
 class GrowingArray:
@@ -102,9 +164,22 @@ class GrowingArray:
         np.lib.format.write_array_header_1_0(self._file, header)
 
 
-@contextlib.contextmanager
-def _arrays(directory: Path, schema: Schema) -> Iterator[list[tuple[GrowingArray, list[str]]]]:
-    """The arrays of events, and the columns that each is made of."""
+def _assemble(files: list[Path], schema: Schema, directory: Path) -> Sequences:
+    """Join the buckets' arrays."""
+    users, lengths, dropped = [], [np.zeros(1, np.int64)], Counter[str]()
+    with _arrays(directory, schema) as arrays:
+        for bucket, file in enumerate(files):
+            users.append(pl.read_parquet(file.with_name(f"users-{bucket:05d}")))
+            with np.load(file) as sorted_events:
+                for name, array in arrays.items():
+                    array.append(sorted_events[name])
+                lengths.append(sorted_events["lengths"])
+                dropped.update(dict(zip(_REASONS, sorted_events["dropped"].tolist(), strict=True)))
+    return Sequences(pl.concat(users)[USER], np.cumsum(np.concatenate(lengths), dtype=np.int64), dropped)
+
+
+def _layout(schema: Schema) -> list[tuple[str, str, tuple[int, ...], list[str]]]:
+    """The arrays of events: name, type, shape of a row, and the columns that each is made of."""
     width = len(schema.context_features)
     wanted = [
         ("item", "<i4", (), [_ITEM], True),
@@ -113,56 +188,88 @@ def _arrays(directory: Path, schema: Schema) -> Iterator[list[tuple[GrowingArray
         ("weight", "<f4", (), [WEIGHT], schema.has_weight),
         ("context", "<i8", (width,), list(schema.context_features), width > 0),
     ]
+    return [(name, dtype, row, columns) for name, dtype, row, columns, present in wanted if present]
+
+
+@contextlib.contextmanager
+def _arrays(directory: Path, schema: Schema) -> Iterator[dict[str, GrowingArray]]:
     with contextlib.ExitStack() as stack:
-        arrays = []
-        for name, dtype, row, columns, present in wanted:
-            if present:
-                array = GrowingArray(directory / f"{name}.npy", dtype, row)
-                arrays.append((stack.enter_context(contextlib.closing(array)), columns))
-        yield arrays
+        yield {
+            name: stack.enter_context(contextlib.closing(GrowingArray(directory / f"{name}.npy", dtype, row)))
+            for name, dtype, row, _ in _layout(schema)
+        }
 
 
-def _count_users(events: Table, catalogue: Catalogue) -> pl.DataFrame:
-    """Users with events of the catalogue's items by rising id: number of events (`len`), position and bucket."""
-    known = events.frame.join(catalogue.rows.lazy(), on=ITEM, how="semi")
-    counts = events.collect(known.group_by(USER).agg(pl.len().cast(pl.Int64))).sort(USER)
-    earlier = pl.col("len").cum_sum() - pl.col("len")
-    return counts.with_columns(
-        pl.int_range(pl.len(), dtype=pl.Int32).alias(_USER),
-        (earlier // _BUCKET_EVENTS).rank("dense").cast(pl.Int32).sub(1).alias(_BUCKET),
-    )
+def _array(events: pl.DataFrame, columns: list[str], dtype: str) -> np.ndarray:
+    values = events.select(columns).to_numpy() if len(columns) > 1 else events[columns[0]].to_numpy()
+    return np.ascontiguousarray(values, dtype)
 
 
-def _deal(events: Table, catalogue: Catalogue, schema: Schema, users: pl.DataFrame, directory: Path) -> None:
-    """Write the events of each bucket to a folder, as integers, with their place in the table."""
-    frame = (
-        events.frame.with_row_index(_ORDER)
-        .join(catalogue.rows.lazy().rename({"row": _ITEM}), on=ITEM)
-        .join(users.lazy().select(USER, _USER, _BUCKET), on=USER)
-    )
-    for name in schema.context_features:
-        distinct = events.collect(events.frame.select(pl.col(name).unique())).to_series()
-        keys = pl.LazyFrame({name: distinct, f"__{name}": column_keys(distinct)})
-        frame = frame.join(keys, on=name, how="left", nulls_equal=True)
-    given = [name for name, present in ((DWELL, schema.has_dwell), (WEIGHT, schema.has_weight)) if present]
-    context = [pl.col(f"__{name}").alias(name) for name in schema.context_features]
-    chosen = frame.select(_USER, _BUCKET, _ITEM, TIME, *given, *context, _ORDER)
-    with events.reading():
-        target = pl.PartitionBy(directory, key=_BUCKET, include_key=False)
-        chosen.sink_parquet(target, compression="uncompressed", mkdir=True)
+def _count(events: int, each: int) -> int:
+    return -(-events // each)
 
 
-def _sort(events: pl.DataFrame, config: PrepareConfig, dropped: Counter[str]) -> pl.DataFrame:
-    """One bucket in the store's order, without what is left out."""
-    ordered = events.sort(_USER, TIME, _ORDER).drop(_ORDER)
-    kept = ordered.unique(maintain_order=True, keep="first")
-    dropped["duplicate"] += len(ordered) - len(kept)
+def _deal(events: pl.DataFrame, rows: pl.DataFrame, schema: Schema, bounds: pl.Series) -> pl.DataFrame:
+    """The events of one part as integers, those of unknown items left out, with their buckets."""
+    placed = events.join(rows, on=ITEM, how="left", maintain_order="left")
+    known = placed.rename({"row": _ITEM}).drop(ITEM).drop_nulls(_ITEM)
+    keys = [column_keys(known[name]).alias(name) for name in schema.context_features]
+    return known.with_columns(*keys, bounds.search_sorted(known[USER], side="right").alias(_BUCKET))
+
+
+def _write_batches(events: pl.DataFrame, buckets: int, out: Path) -> None:
+    """Write an Arrow file whose n-th batch holds the events of bucket n."""
+    parts = events.partition_by(_BUCKET, as_dict=True, include_key=False)
+    none = events.drop(_BUCKET).clear()
+    schema = none.to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+    with pa.OSFile(str(out), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+        for bucket in range(buckets):
+            table = parts.get((bucket,), none).to_arrow(compat_level=pl.CompatLevel.oldest()).combine_chunks()
+            writer.write_batch(pa.RecordBatch.from_struct_array(table.to_struct_array().combine_chunks()))
+
+
+def _read_batches(files: list[Path], bucket: int) -> pl.DataFrame:
+    """The events of a bucket in all files, in their order."""
+    batches = []
+    for file in files:
+        with pa.memory_map(str(file)) as source:
+            batches.append(pa.ipc.open_file(source).get_batch(bucket))
+    return pl.DataFrame(pa.Table.from_batches(batches))
+
+
+def _sort(events: pl.DataFrame, config: PrepareConfig) -> tuple[pl.DataFrame, list[int]]:
+    """One bucket in the store's order without what is left out, and how much that is for each of `_REASONS`."""
+    ordered = _by_user_and_time(events)
+    kept = _without_repetitions(ordered)
+    dropped = [len(ordered) - len(kept), 0, 0]
     if config.repeats == "drop":
-        first = kept.unique([_USER, _ITEM], maintain_order=True, keep="first")
-        dropped["repeated_item"] += len(kept) - len(first)
-        kept = first
+        first = kept.unique([USER, _ITEM], maintain_order=True, keep="first")
+        dropped[1], kept = len(kept) - len(first), first
     if config.min_user_events > 1:
-        enough = kept.filter(pl.len().over(_USER) >= config.min_user_events)
-        dropped["user_with_few_events"] += len(kept) - len(enough)
-        kept = enough
-    return kept
+        enough = kept.filter(pl.len().over(USER) >= config.min_user_events)
+        dropped[2], kept = len(kept) - len(enough), enough
+    return kept, dropped
+
+
+def _by_user_and_time(events: pl.DataFrame) -> pl.DataFrame:
+    """Sort, events of one moment in the order they have; text is compared once for each user, not for each event."""
+    if events.schema[USER] != pl.String:
+        return events.sort(USER, TIME, maintain_order=True)
+    users = events[USER].unique().sort().to_frame().with_row_index(_USER)
+    return (
+        events.join(users, on=USER, how="left", maintain_order="left")
+        .sort(_USER, TIME, maintain_order=True)
+        .drop(_USER)
+    )
+
+
+def _without_repetitions(ordered: pl.DataFrame) -> pl.DataFrame:
+    """Sorted events, each once; only those of a user's same moment need be compared."""
+    again = ((pl.col(USER) == pl.col(USER).shift()) & (pl.col(TIME) == pl.col(TIME).shift())).fill_null(False)
+    numbered = ordered.with_row_index(_ROW)
+    tied = numbered.filter(again | again.shift(-1, fill_value=False))
+    first = tied.unique(ordered.columns, keep="first")
+    repeated = tied[_ROW].filter(~tied[_ROW].is_in(first[_ROW].implode()))
+    mask = np.ones(len(ordered), bool)
+    mask[repeated.to_numpy()] = False
+    return ordered.filter(mask)

@@ -5,8 +5,10 @@ and then in a stream, so that a table may be larger than memory.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +31,52 @@ class Table:
     name: str
     frame: pl.LazyFrame
     files: tuple[Path, ...] = ()
+    file_names: tuple[str, ...] = ()
+    """What the files are called in messages."""
+    steps: tuple[Callable[[pl.LazyFrame], pl.LazyFrame], ...] = ()
+    """What made the frame out of the files' columns."""
+    first_row: int = 0
+    """Where the frame begins, if it is a part."""
+
+    def then(self, step: Callable[[pl.LazyFrame], pl.LazyFrame]) -> "Table":
+        """The table after a further step."""
+        return replace(self, frame=step(self.frame), steps=(*self.steps, step))
 
     @property
     def is_csv(self) -> bool:
         """Whether types of columns were guessed."""
-        return bool(self.files) and self.files[0].suffix == ".csv"
+        return bool(self.files) and self.file_names[0].endswith(".csv")
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Rows of each file, or of the frame.
+
+        Raises:
+            DataError: a file cannot be read, or its columns are not those of the first.
+        """
+        if not self.files:
+            return [int(self.collect(self.frame.select(pl.len())).item())]
+        with self.reading():
+            expected = _scan(self.files[0]).collect_schema()
+            for file, name in zip(self.files, self.file_names, strict=True):
+                if dict(_scan(file).collect_schema()) != dict(expected):
+                    raise DataError(
+                        f"{self.name}: could not be read (expected columns and types as in {self.file_names[0]}, "
+                        f"found others in {name})"
+                    )
+            return [int(_scan(file).select(pl.len()).collect().item()) for file in self.files]
+
+    def part(self, start: int, rows: int) -> "Table":
+        """Some consecutive rows, read from the files that hold them."""
+        if not self.files:
+            return replace(self, frame=self.frame.slice(start, rows), first_row=start)
+        ends = list(itertools.accumulate(self.lengths))
+        begins = [end - length for end, length in zip(ends, self.lengths, strict=True)]
+        held = [place for place, end in enumerate(ends) if end > start and begins[place] < start + rows]
+        frame = _scan(tuple(self.files[place] for place in held)).slice(start - begins[held[0]], rows)
+        for step in self.steps:
+            frame = step(frame)
+        return replace(self, frame=frame, first_row=start)
 
     @property
     def columns(self) -> dict[str, pl.DataType]:
@@ -45,6 +88,10 @@ class Table:
         """Run a query on this table as a stream."""
         with self.reading():
             return query.collect(engine="streaming")
+
+    def checked(self, rows: pl.DataFrame, columns: list[Column]) -> None:
+        """Refuse the rows of the frame, which were read, at their first bad value; see `check`."""
+        replace(self, frame=rows.lazy()).check(columns)
 
     def check(self, columns: list[Column]) -> int:
         """Refuse the table at its first bad value; gives the number of rows.
@@ -78,24 +125,24 @@ class Table:
 
     def _locate(self, row: int) -> tuple[str, int]:
         """The file that holds a row of the table, and which row it is there."""
-        for file in self.files:
-            length = self.collect(_scan(file).select(pl.len())).item()
+        row += self.first_row
+        for name, length in zip(self.file_names, self.lengths if self.files else (), strict=True):
             if row < length:
-                return str(file), row
+                return name, row
             row -= length
         return self.name, row
 
     def _culprit(self) -> str:
-        for file in self.files:
+        for file, name in zip(self.files, self.file_names, strict=True):
             try:
                 _scan(file).select(pl.all().null_count()).collect(engine="streaming")
             except (pl.exceptions.PolarsError, OSError):
-                return str(file)
+                return name
         return self.name
 
 
 def open_table(source: Source, name: str) -> Table:
-    """Open a table; in CSV files, a column in which every value is an integer holds integers, any other text.
+    """Open a table; see `open_files` for those in files.
 
     Args:
         source: a Parquet or CSV file, a folder or glob of such files, or a Polars or pandas frame.
@@ -106,8 +153,22 @@ def open_table(source: Source, name: str) -> Table:
     """
     if not isinstance(source, str | Path):
         return Table(name, _lazy(source, name))
-    files = _find_files(Path(source))
-    table = Table(str(source), _scan(files), files)
+    files = find_files(Path(source))
+    return open_files(files, str(source), tuple(map(str, files)))
+
+
+def open_files(files: tuple[Path, ...], name: str, file_names: tuple[str, ...]) -> Table:
+    """Open Parquet or CSV files; in CSV, a column in which every value is an integer holds integers, any other text.
+
+    Args:
+        files: all of the same kind and columns.
+        name: what to call the table in messages.
+        file_names: what to call each file; Parquet files whose name is one of CSV hold its text.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    table = Table(name, _scan(files), files, file_names)
     return _with_integers(table) if table.is_csv else table
 
 
@@ -128,14 +189,14 @@ def renamed(table: Table, columns: Mapping[str, str]) -> Table:
     found = table.columns
     given = {name: ours for ours, name in columns.items() if name in found}
     replaced = [ours for name, ours in given.items() if ours in found and ours != name and ours not in given]
-    return Table(table.name, table.frame.drop(replaced).rename(given), table.files)
+    return table.then(lambda frame: frame.drop(replaced).rename(given))
 
 
 def with_text(table: Table, name: str) -> Table:
     """The table with the text of a column of a CSV file that was taken for integers; others as they are."""
     if not table.is_csv or name not in table.columns:
         return table
-    return Table(table.name, table.frame.with_columns(pl.col(name).cast(pl.String)), table.files)
+    return table.then(lambda frame: frame.with_columns(pl.col(name).cast(pl.String)))
 
 
 def require(table: Table, names: tuple[str, ...]) -> None:
@@ -153,7 +214,18 @@ def require(table: Table, names: tuple[str, ...]) -> None:
             )
 
 
-def _find_files(path: Path) -> tuple[Path, ...]:
+def csv_to_parquet(file: Path, name: str, out: Path) -> None:
+    """Write a CSV file as Parquet, every column text, in a stream; it has this name in messages."""
+    with Table(name, _scan(file), (file,), (name,)).reading():
+        _scan(file).sink_parquet(out, compression="lz4")
+
+
+def find_files(path: Path) -> tuple[Path, ...]:
+    """The Parquet or CSV files of a folder or a glob by rising name, or the one that is named.
+
+    Raises:
+        DataError: there are none, or of both kinds.
+    """
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.suffix in (".parquet", ".csv"))
     elif any(character in path.name for character in "*?["):
@@ -183,7 +255,7 @@ def _with_integers(table: Table) -> Table:
     """The table with integers where every value of a column of text is one."""
     found = table.collect(table.frame.select(pl.all().str.contains(_INTEGER).all())).row(0, named=True)
     integers = [pl.col(name).cast(pl.Int64) for name, all_integers in found.items() if all_integers]
-    return Table(table.name, table.frame.with_columns(integers), table.files)
+    return table.then(lambda frame: frame.with_columns(integers))
 
 
 def _lazy(source: Any, name: str) -> pl.LazyFrame:

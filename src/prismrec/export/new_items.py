@@ -15,7 +15,7 @@ from prismrec.data.columns import Column
 from prismrec.data.more_items import aligned_keys, read_more_items
 from prismrec.data.schema import ITEM
 from prismrec.data.store import Store
-from prismrec.data.tables import Source
+from prismrec.data.tables import Source, open_table
 from prismrec.errors import DataError
 
 _log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def read_new_items(source: Source, store: Store) -> NewItems:
     Raises:
         DataError: the table is refused there; an id is in the catalogue; an item has no feature that the model knows.
     """
-    table, read = read_more_items(source, store)
+    table, read = read_more_items(open_table(source, "items"), store)
     table.check([_not_in(store.item_ids)])
     return NewItems(
         items=pl.concat([store.items.clear(), read.items], how="diagonal"),
