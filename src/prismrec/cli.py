@@ -264,11 +264,23 @@ def export(
     popularity: Annotated[
         float | None, typer.Option(help="Position of this dial, from 0 to 1; by default as configured.")
     ] = None,
+    vectors: Annotated[
+        str | None,
+        typer.Option(
+            help="A folder or URL: also write there the vectors of all items and known users, part by part, into "
+            "items/ and users/."
+        ),
+    ] = None,
+    engine: Engine = "local",
 ) -> None:
     """Turn a run into a bundle, which needs no PyTorch."""
+    from prismrec.engine import open_engine
     from prismrec.export.bundle import export
 
-    typer.echo(export(run, out, user_vectors=user_vectors, int8=int8, popularity=popularity))
+    parts = open_engine(engine)
+    typer.echo(
+        export(run, out, user_vectors=user_vectors, int8=int8, popularity=popularity, vectors=vectors, engine=parts)
+    )
 
 
 @app.command(epilog=_example("extend bundle --items new.parquet --out extended"))

@@ -4,16 +4,21 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from prismrec.artifact import read_manifest, write_manifest
 from prismrec.data.store import Store
+from prismrec.engine import LocalEngine
 from prismrec.errors import ArtifactError, SearchIndexError
+from prismrec.export import vector_parts
 from prismrec.export.bundle import export
 from prismrec.export.reader import open_bundle
 from prismrec.export.user_encoder import stored_histories
+from prismrec.export.vector_parts import write_vector_parts
 from prismrec.export.vectors import write_item_vectors
 from prismrec.model.encode import encode_items, encode_users
 from prismrec.model.run import load_run
@@ -68,6 +73,29 @@ def test_user_vectors_are_the_models_under_original_ids(bundle: Path, run: Path,
     histories = stored_histories(store, np.arange(store.num_users), store.manifest["max_time"], trained.config.history)
     expected = encode_users(trained.model, histories, store.item_features).vectors
     np.testing.assert_allclose(table["vectors"].to_numpy(), expected, rtol=0, atol=1e-5)
+
+
+def test_vectors_in_parts_are_those_of_the_bundle(
+    bundle: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made again, whole parts stay; a damaged one is replaced."""
+    monkeypatch.setattr(vector_parts, "_USERS_PER_PART", 16)
+    monkeypatch.setattr(vector_parts, "_ITEMS_PER_PART", 25)
+    export(run, tmp_path / "bundle", vectors=str(tmp_path / "vectors"))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "vectors").glob("*/part-*")}
+    assert len(before) == 2 + 2  # 40 items, 30 users
+    damaged = tmp_path / "vectors" / "users" / "part-00001.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:-5])
+    write_vector_parts(tmp_path / "bundle", f"{tmp_path}/vectors", LocalEngine(), Console(quiet=True))
+    assert {path for path in before if path.stat().st_mtime_ns != before[path]} == {damaged}
+    for name in ("item", "user"):
+        whole = pl.read_parquet(bundle / f"{name}_vectors.parquet")
+        found = pl.read_parquet(tmp_path / "vectors" / f"{name}s" / "part-*.parquet")
+        assert found.drop(cs.array()).equals(whole.drop(cs.array()))
+        assert found.schema == whole.schema
+        np.testing.assert_allclose(
+            *(frame.select(cs.array()).to_series().to_numpy() for frame in (found, whole)), atol=1e-6
+        )
 
 
 def test_index_finds_the_item_vectors(bundle: Path) -> None:

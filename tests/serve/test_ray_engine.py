@@ -10,8 +10,10 @@ from rich.console import Console
 
 from prismrec.data import sequences
 from prismrec.data.prepare import prepare
-from prismrec.engine import Engine, open_engine
+from prismrec.engine import Engine, LocalEngine, open_engine
 from prismrec.errors import DataError
+from prismrec.export import vector_parts
+from prismrec.export.vector_parts import write_vector_parts
 from prismrec.serve import bulk
 from prismrec.serve.bulk import recommend_parts
 
@@ -77,3 +79,13 @@ def test_the_same_recommendations_to_users_in_files(engine: Engine, bundle: Path
     for name, one in {"here": None, "there": engine}.items():
         recommend_parts(bundle, str(tmp_path / name), str(tmp_path / "users"), k=4, console=QUIET, engine=one)
     assert contents(tmp_path / "here") == contents(tmp_path / "there")
+
+
+def test_the_same_vectors(engine: Engine, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vector_parts, "_USERS_PER_PART", 5)
+    monkeypatch.setattr(vector_parts, "_ITEMS_PER_PART", 20)
+    for name, one in {"here": LocalEngine(), "there": engine}.items():
+        write_vector_parts(bundle, str(tmp_path / name), one, QUIET)
+    for name, parts in {"items": 2, "users": 3}.items():
+        assert contents(tmp_path / "here" / name) == contents(tmp_path / "there" / name)
+        assert len(contents(tmp_path / "here" / name)) == parts + 1

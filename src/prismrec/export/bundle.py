@@ -5,32 +5,39 @@ compared with PyTorch and whose index was measured, on the store's own users and
 """
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import polars as pl
+from rich.console import Console
 
 from prismrec.artifact import replacing_directory, write_manifest
-from prismrec.config import HistoryConfig
 from prismrec.data.compact import compact
 from prismrec.data.store import PARTS, Store
+from prismrec.engine import Engine, LocalEngine
 from prismrec.export.item_encoder import OnnxItemEncoder
 from prismrec.export.onnx import OPSET, check_item_encoder, check_user_encoder, export_item_encoder, export_user_encoder
 from prismrec.export.reader import CONFIG, ITEM_ENCODER, KIND, STORE, USER_ENCODER, USER_VECTORS, WEIGHTS
 from prismrec.export.search import write_search
-from prismrec.export.user_encoder import OnnxUserEncoder, sample_histories, stored_histories
+from prismrec.export.user_encoder import OnnxUserEncoder, sample_histories, stored_vectors
+from prismrec.export.vector_parts import write_vector_parts
 from prismrec.export.vectors import write_user_vectors
 from prismrec.model import run as runs
 from prismrec.model.encode import encode_items
 from prismrec.toml import dump_toml
 
 _SAMPLE_ITEMS = 10_000  # on which the item encoder is checked
-_USERS_PER_BATCH = 256
 
 
 def export(
-    run: Path, out: Path, *, user_vectors: bool = False, int8: bool = False, popularity: float | None = None
+    run: Path,
+    out: Path,
+    *,
+    user_vectors: bool = False,
+    int8: bool = False,
+    popularity: float | None = None,
+    vectors: str | None = None,
+    engine: Engine | None = None,
+    console: Console | None = None,
 ) -> Path:
     """Write the bundle of a trained run.
 
@@ -40,6 +47,9 @@ def export(
         user_vectors: also write the vectors of every known user.
         int8: let the sequence encoder multiply in 8 bits; see `export_user_encoder`.
         popularity: another position of this dial than the configured one.
+        vectors: a folder or URL for the vectors of all items and known users, part by part; see `write_vector_parts`.
+        engine: where these parts are worked on; here by default.
+        console: where their progress is shown; standard error by default.
 
     Returns:
         `out`.
@@ -61,17 +71,18 @@ def export(
         histories = sample_histories(store, config)
         interests, difference = check_user_encoder(trained.model, encoder, histories, store.item_features, int8=int8)
 
-        vectors = encode_items(trained.model, store)
+        item_vectors = encode_items(trained.model, store)
         export_item_encoder(trained.model, directory / ITEM_ENCODER)
         items = np.random.default_rng(config.train.seed).permutation(store.num_items)[:_SAMPLE_ITEMS]
         item_difference = check_item_encoder(
             OnnxItemEncoder(directory / ITEM_ENCODER),
             store.item_features[1 + items],
-            vectors[items, : config.model.embedding_dim],  # what follows it is popularity
+            item_vectors[items, : config.model.embedding_dim],  # what follows it is popularity
         )
-        index = write_search(directory, store.item_ids, vectors, interests, config.train.seed)
+        index = write_search(directory, store.item_ids, item_vectors, interests, config.train.seed)
         if user_vectors:
-            write_user_vectors(directory / USER_VECTORS, _user_vectors(store, encoder, config.history))
+            every_user = range(store.num_users)
+            write_user_vectors(directory / USER_VECTORS, stored_vectors(store, encoder, config.history, every_user))
         write_manifest(
             directory,
             KIND,
@@ -88,6 +99,8 @@ def export(
                 "items_compared": len(items),
             },
         )
+    if vectors is not None:
+        write_vector_parts(out, vectors, engine or LocalEngine(), console or Console(stderr=True))
     return out
 
 
@@ -97,13 +110,3 @@ def _copy_store(store: Store, destination: Path) -> None:
         compact(store, destination)
     else:
         shutil.copytree(store.path, destination, ignore=shutil.ignore_patterns(PARTS))  # parts of a killed append
-
-
-def _user_vectors(
-    store: Store, encoder: OnnxUserEncoder, config: HistoryConfig
-) -> Iterator[tuple[pl.Series, np.ndarray]]:
-    """Ids and interests [B, V, D] of every known user at the newest event's time, in batches."""
-    for start in range(0, store.num_users, _USERS_PER_BATCH):
-        users = np.arange(start, min(start + _USERS_PER_BATCH, store.num_users))
-        histories = stored_histories(store, users, store.manifest["max_time"], config)
-        yield store.user_ids[users], encoder.encode(histories, store.item_features).vectors

@@ -12,13 +12,15 @@ index.faiss            the search index over the item vectors
 store/                 a copy of the prepared store: catalogue, and histories of known users
 """
 
+import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from prismrec.artifact import read_manifest
+from prismrec.artifact import MANIFEST, read_manifest
 from prismrec.config import Config
 from prismrec.data.store import Store
 from prismrec.errors import ArtifactError
@@ -80,3 +82,19 @@ def open_bundle(path: Path, threads: int | None = None) -> Bundle:
         encoder=OnnxUserEncoder(path / USER_ENCODER, threads),
         index=index,
     )
+
+
+def open_once(path: Path) -> Bundle:
+    """The same as `open_bundle`, but a process that asks again gets what it got, as long as the bundle is the same."""
+    return _opened(path, manifest_checksum(path))
+
+
+def manifest_checksum(path: Path) -> str:
+    """SHA-256 of a bundle's manifest, and so of all its files; empty if there is none."""
+    manifest = path / MANIFEST
+    return hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.is_file() else ""
+
+
+@lru_cache(maxsize=1)
+def _opened(path: Path, _checksum: str) -> Bundle:
+    return open_bundle(path)

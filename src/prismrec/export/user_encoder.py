@@ -3,16 +3,19 @@
 Takes histories; gives each user's interests. Nothing here imports torch.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 
 from prismrec.config import Config, HistoryConfig
 from prismrec.data.history import HistoryBatch, gather_histories
 from prismrec.data.store import Store
 from prismrec.export.session import open_session
 
+_USERS_PER_BATCH = 256
 _SAMPLE_USERS = 1000  # on whom the encoder is checked and the index measured
 
 
@@ -67,3 +70,13 @@ def sample_histories(store: Store, config: Config) -> HistoryBatch:
     """Whole histories of a sample of the store's users, at the newest event's time."""
     users = np.random.default_rng(config.train.seed).permutation(store.num_users)[:_SAMPLE_USERS]
     return stored_histories(store, np.sort(users), store.manifest["max_time"], config.history)
+
+
+def stored_vectors(
+    store: Store, encoder: OnnxUserEncoder, config: HistoryConfig, rows: range
+) -> Iterator[tuple[pl.Series, np.ndarray]]:
+    """Ids and interests [B, V, D] of some users of the store at the newest event's time, in batches."""
+    for start in range(rows.start, rows.stop, _USERS_PER_BATCH):
+        users = np.arange(start, min(start + _USERS_PER_BATCH, rows.stop))
+        histories = stored_histories(store, users, store.manifest["max_time"], config)
+        yield store.user_ids[users], encoder.encode(histories, store.item_features).vectors

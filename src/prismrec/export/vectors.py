@@ -14,26 +14,28 @@ import pyarrow.parquet as pq
 
 from prismrec.artifact import replacing_file
 from prismrec.data.schema import ITEM, USER
+from prismrec.parts import write_tables
 
 
 def write_item_vectors(path: Path, item_ids: pl.Series, vectors: np.ndarray) -> None:
     """Write `item_id, vector`: vectors [I, D] as fixed_size_list<float>[D], in catalogue order."""
     with replacing_file(path) as temporary:
-        pq.write_table(pa.table({ITEM: _ids(item_ids), "vector": _fixed_size_lists(vectors)}), temporary)
+        pq.write_table(item_table(item_ids, vectors), temporary)
 
 
 def write_user_vectors(path: Path, batches: Iterable[tuple[pl.Series, np.ndarray]]) -> None:
     """Write `user_id, vectors` batch by batch: ids [B] and vectors [B, V, D] as V fixed-size lists of D floats."""
-    with replacing_file(path) as temporary:
-        writer = None
-        try:
-            for user_ids, vectors in batches:
-                table = pa.table({USER: _ids(user_ids), "vectors": _fixed_size_lists(vectors)})
-                writer = writer or pq.ParquetWriter(temporary, table.schema)
-                writer.write_table(table)
-        finally:
-            if writer is not None:
-                writer.close()
+    write_tables(((user_table(ids, vectors), len(ids)) for ids, vectors in batches), str(path))
+
+
+def item_table(item_ids: pl.Series, vectors: np.ndarray) -> pa.Table:
+    """`item_id` [I] and `vector` [I, D]."""
+    return pa.table({ITEM: _ids(item_ids), "vector": _fixed_size_lists(vectors)})
+
+
+def user_table(user_ids: pl.Series, vectors: np.ndarray) -> pa.Table:
+    """`user_id` [B] and `vectors` [B, V, D]."""
+    return pa.table({USER: _ids(user_ids), "vectors": _fixed_size_lists(vectors)})
 
 
 def _ids(ids: pl.Series) -> pa.Array:

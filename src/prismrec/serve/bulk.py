@@ -13,12 +13,12 @@ from typing import NamedTuple
 import numpy as np
 from rich.console import Console
 
-from prismrec.artifact import MANIFEST
 from prismrec.data.columns import column_keys
+from prismrec.data.store import Store
 from prismrec.data.tables import read_table
 from prismrec.engine import Engine, LocalEngine
 from prismrec.errors import ConfigError, DataError
-from prismrec.export.reader import open_bundle
+from prismrec.export.reader import manifest_checksum, open_once
 from prismrec.locations import fetched, find_tables, fingerprint, stamp
 from prismrec.parts import Part, Tables, Written, write_parts
 from prismrec.serve.recommender import Recommender, as_tables
@@ -68,8 +68,7 @@ def recommend_parts(
     if k < 1:
         raise ConfigError(f"k={k}: expected at least 1")
     engine, console = engine or LocalEngine(), console or Console(stderr=True)
-    version = fingerprint((bundle / MANIFEST).read_bytes()) if (bundle / MANIFEST).is_file() else ""
-    store, open_here = _opened(bundle, version).bundle.store, functools.partial(_opened, bundle, version)
+    store = open_once(bundle).store
     now, asked = store.manifest["max_time"], store.num_users
     sources: list[tuple[int, int]] | list[str]
     if users is None:
@@ -78,17 +77,18 @@ def recommend_parts(
     else:
         sources = find_tables(users)
         stamps = [stamp(file) for file in sources]
-        surveys = engine.map(lambda: functools.partial(_survey, open_here()), sources, "users", console)
+        surveys = engine.map(lambda: functools.partial(_survey, open_once(bundle).store), sources, "users", console)
         asked = _count_users(sources, surveys)
         now = max([now, *(survey.newest for survey in surveys)])
         if ignored := sum(survey.ignored for survey in surveys):
             _log.warning("ignored %d given events of items that are not in the catalogue", ignored)
 
     def open_work() -> Callable[[tuple[int, int] | str], Tables]:
-        recommender = open_here()
-        return lambda source: as_tables(recommender.batches(_requests(recommender, source), k, include_seen, now))
+        recommender = Recommender(open_once(bundle))
+        store = recommender.bundle.store
+        return lambda source: as_tables(recommender.batches(_requests(store, source), k, include_seen, now))
 
-    settings = (version, k, include_seen, now)
+    settings = (manifest_checksum(bundle), k, include_seen, now)
     parts = [Part(source, fingerprint(source, mark, settings)) for source, mark in zip(sources, stamps, strict=True)]
     written = write_parts(out, parts, open_work, engine, "recommend", console)
     if empty := asked - written.users:
@@ -100,14 +100,7 @@ def recommend_parts(
     return written
 
 
-@functools.lru_cache(maxsize=1)
-def _opened(bundle: Path, _version: str) -> Recommender:
-    """The bundle, opened once by each process."""
-    return Recommender(open_bundle(bundle))
-
-
-def _requests(recommender: Recommender, source: tuple[int, int] | str) -> Requests:
-    store = recommender.bundle.store
+def _requests(store: Store, source: tuple[int, int] | str) -> Requests:
     if not isinstance(source, str):
         return known_users(store, *source)
     with fetched(source) as path:
@@ -120,8 +113,8 @@ def _requests(recommender: Recommender, source: tuple[int, int] | str) -> Reques
         raise DataError(f"{source}: {error}") from None
 
 
-def _survey(recommender: Recommender, file: str) -> _Survey:
-    requests = _requests(recommender, file)
+def _survey(store: Store, file: str) -> _Survey:
+    requests = _requests(store, file)
     return _Survey(column_keys(requests.user_ids).to_numpy(), requests.newest, requests.num_ignored)
 
 
