@@ -45,8 +45,8 @@ def names(folder: str) -> list[str]:
         return sorted(path.name for path in local(folder).iterdir()) if local(folder).is_dir() else []
     with _naming(folder):
         files, root = _files_of(folder)
-        files.invalidate_cache()
-        return sorted(path.rstrip("/").rpartition("/")[2] for path in files.ls(root)) if files.isdir(root) else []
+        found = files.ls(root, detail=False) if files.isdir(root) else []
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
 
 
 def find_tables(location: str) -> list[str]:
@@ -151,6 +151,7 @@ def fingerprint(*parts: object) -> str:
 
 def _files_of(location: str) -> tuple[Any, str]:
     files, path = fsspec.core.url_to_fs(location)
+    files.invalidate_cache()  # others write there too
     return files, cast(str, path).rstrip("/")
 
 
