@@ -23,7 +23,7 @@ class RayEngine:
 
     def __init__(self) -> None:
         if not ray.is_initialized():
-            ray.init(logging_level=logging.WARNING)
+            ray.init(logging_level=logging.WARNING, runtime_env={"env_vars": _ONE_THREAD})
 
     def map(
         self, open_work: Callable[[], Callable[[Any], Any]], parts: Sequence[Any], label: str, console: Console
@@ -38,7 +38,6 @@ class RayEngine:
             fn_constructor_args=(open_work, parts),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=min(len(parts), int(ray.cluster_resources()["CPU"]))),
-            runtime_env={"env_vars": _ONE_THREAD},
         )
         results: list[Any] = [None] * len(parts)
         with console.status(label) as status:

@@ -46,7 +46,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_the_same_store(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "events").mkdir()
     for part in range(3):
-        EVENTS[part::3].write_csv(tmp_path / "events" / f"{part}.csv")
+        EVENTS[part::3].write_parquet(tmp_path / "events" / f"{part}.parquet")
     here = prepare(tmp_path / "events", None, tmp_path / "here", console=QUIET)
     there = prepare(tmp_path / "events", None, tmp_path / "there", console=QUIET, engine=engine)
     assert here.num_events == len(EVENTS)
