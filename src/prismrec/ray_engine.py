@@ -32,6 +32,7 @@ class RayEngine:
             return []
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
         rows = ray.data.from_items([{"place": place} for place in range(len(parts))], override_num_blocks=len(parts))
         done = rows.map_batches(
             _Worker,

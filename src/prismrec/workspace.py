@@ -72,7 +72,8 @@ def workshop(destination: Path, fingerprint: str | None, engine: Engine, console
         ArtifactError: another process is making the same.
     """
     folder = destination.parent / f".{destination.name}.parts"
-    folder.mkdir(parents=True, exist_ok=True)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
