@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from prismrec.config import PrepareConfig
+from prismrec.data import sequences
 from prismrec.data.append import alone, append
 from prismrec.data.compact import compact
 from prismrec.data.prepare import prepare
@@ -219,6 +220,32 @@ def test_names_of_columns_and_text_in_csv_are_as_prepared(tmp_path: Path) -> Non
     prepare(tmp_path / "first.csv", None, tmp_path / "store", config, QUIET)
     grown = append(tmp_path / "store", tmp_path / "second.csv", console=QUIET)
     assert (grown.user_ids.to_list(), grown.item[:].tolist()) == (["007", "008"], [1, 2, 2])
+
+
+def test_part_by_part_is_the_same(make_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of files, in parts across them, of which the last loses all its rows."""
+    day = [("d", 9, 60), ("b", 5, 100), ("b", 6, 101), ("a", 5, 30), ("a", 9, 35), ("b", 8, 110), ("d", 7, 40)]
+    at_once = grow(make_store(FIRST, repeats="drop"), day, late="drop")
+    (tmp_path / "day").mkdir()
+    for number, rows in enumerate((day[:4], day[4:])):
+        table(rows).write_parquet(tmp_path / "day" / f"{number}.parquet")
+    whole = make_store(FIRST, repeats="drop")
+    monkeypatch.setattr(sequences, "_PART_EVENTS", 2)
+    monkeypatch.setattr(sequences, "_BUCKET_EVENTS", 3)
+    grown = append(whole.path, tmp_path / "day", late="drop", console=QUIET)
+    assert grown.user_ids.to_list() == ["b", "d", "a"]
+    assert grown.time[:].tolist() == [10, 20, 30, 110, 40, 60, 30, 35]
+    assert grown.manifest["dropped"] == {"late": 1, "repeated_item": 2}
+    assert (arrays(grown), grown.manifest) == (arrays(at_once), at_once.manifest)
+    assert sorted(path.name for path in (grown.path / "parts" / "000001").iterdir()) == [
+        "item.npy",
+        "item_features.npy",
+        "items.parquet",
+        "offsets.npy",
+        "time.npy",
+        "user.npy",
+        "users.parquet",
+    ]
 
 
 EVENTS = st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(1, 6), st.integers(0, 29)), min_size=4, max_size=60)

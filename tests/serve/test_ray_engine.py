@@ -20,7 +20,7 @@ from prismrec.serve.bulk import recommend_parts
 from .conftest import EVENTS, NUM_USERS
 
 ray = pytest.importorskip("ray")
-pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own: of files and processes that it leaves to its end
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray[.].*")
 QUIET = Console(quiet=True)
 
 

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
+from prismrec.data.append import append
 from prismrec.data.prepare import prepare
 from prismrec.errors import ArtifactError, DataError
 from prismrec.locations import names, remove
@@ -22,7 +23,6 @@ from prismrec.serve.recommender import Recommender, write_recommendations
 from .conftest import EVENTS
 
 QUIET = Console(quiet=True)
-pytestmark = pytest.mark.filterwarnings("ignore:.*:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,17 @@ def test_a_store_of_tables_elsewhere(root: str, tmp_path: Path, ending: str) -> 
     with pytest.raises(DataError, match=rf"{root}/events/deeper/1\.{ending}: column 'timestamp', row 1: expected sec"):
         prepare(f"{root}/events/", None, tmp_path / "store", console=QUIET)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["expected", "part", "store"]
+
+
+def test_a_day_of_tables_elsewhere(root: str, tmp_path: Path) -> None:
+    day = pl.DataFrame({"user_id": [1, 1000], "item_id": ["item 1", "new"], "timestamp": [2 * 10**9] * 2})
+    put(f"{root}/monday/events.csv", day)
+    put(f"{root}/monday/items.parquet", day.select("item_id"))
+    stores = [prepare(EVENTS[:, :3], None, tmp_path / name, console=QUIET).path for name in ("there", "here")]
+    there = append(stores[0], f"{root}/monday/*.csv", f"{root}/monday/items.parquet", console=QUIET)
+    here = append(stores[1], day, console=QUIET)
+    assert there.num_events == len(EVENTS) + 2
+    assert there.manifest == here.manifest
 
 
 def test_recommendations_of_and_to_elsewhere(root: str, bundle: Path, tmp_path: Path) -> None:
