@@ -9,12 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 MIB, BATCH = 1024**2, 512
-TITLES = {
-    "rows": "Rows of the item id's tables",
-    "items": "Items",
-    "events": "Events",
-    "ranks": "Processes on the same cores",
-}
+NAMES = {"rows": "table rows", "items": "items", "events": "events"}
 PANEL, MARGIN, GAP, STYLE = (250, 170), 62, 30, 'font-family="system-ui, sans-serif" font-size="12"'
 
 
@@ -62,7 +57,7 @@ def report(results: dict[str, Any]) -> str:
 def draw(results: dict[str, Any]) -> str:
     """Curves over every size that was varied, both axes logarithmic, as an SVG file."""
     rows = [_speeds(results, varied) for varied in ("rows", "items", "events")]
-    rows += [
+    rows.append(
         [
             _curve("index, s", "items", results["export"], "items", lambda run: run["index_s"]),
             _curve(
@@ -70,7 +65,7 @@ def draw(results: dict[str, Any]) -> str:
             ),
             _curve("prepare, s", "events", results["prepare"], "events", lambda run: run["seconds"]),
         ]
-    ]
+    )
     rows = [[curve for curve in row if curve.points] for row in rows]
     width, height = 3 * (PANEL[0] + MARGIN) + GAP, len(rows) * (PANEL[1] + MARGIN) + GAP
     panels = [
@@ -137,7 +132,7 @@ def _line(*cells: str) -> str:
 
 def _speeds(results: dict[str, Any], varied: str) -> list[Curve]:
     runs = [run for run in results["train"] if run["varied"] == varied]
-    name = TITLES[varied].lower()
+    name = NAMES[varied]
     return [
         _curve("examples/s", name, runs, varied, lambda run: BATCH / statistics.median(run["step_s"])),
         _curve("memory in steps, MiB", name, runs, varied, lambda run: run["steps_bytes"] / MIB),
@@ -154,39 +149,29 @@ def _panel(curve: Curve, left: float, top: float) -> str:
     width, height = PANEL
     across, up = (_decades([point[axis] for point in curve.points]) for axis in (0, 1))
 
-    def place(point: tuple[float, float]) -> tuple[float, float]:
-        x, y = (
-            (math.log10(value) - low) / (high - low) for value, (low, high) in zip(point, (across, up), strict=True)
-        )
-        return left + x * width, top + (1 - y) * height
+    def right_of(size: float) -> float:
+        return round(left + width * (math.log10(size) - across[0]) / (across[1] - across[0]), 1)
 
-    places = [place(point) for point in curve.points]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    marks = [
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="#1f6feb"/>'
-        f'<text x="{x:.1f}" y="{y - 8:.1f}" text-anchor="middle" fill="#1f6feb">{value:,.3g}</text>'.replace("e+0", "e")
-        for (x, y), (_, value) in zip(places, curve.points, strict=True)
+    def below(value: float) -> float:
+        return round(top + height * (up[1] - math.log10(value)) / (up[1] - up[0]), 1)
+
+    line = " ".join(f"{right_of(size)},{below(value)}" for size, value in curve.points)
+    parts = [
+        f'<rect x="{left}" y="{top}" width="{width}" height="{height}" fill="none" stroke="#d0d7de"/>',
+        f'<text x="{left}" y="{top - 8}" fill="#1f2328" font-weight="600">{curve.title}, by {curve.unit}</text>',
+        f'<polyline points="{line}" fill="none" stroke="#1f6feb" stroke-width="2"/>',
     ]
-    ticks = [
-        f'<text x="{left + width * (power - across[0]) / (across[1] - across[0]):.1f}" y="{top + height + 16}" '
-        f'text-anchor="middle" fill="#57606a">1e{power}</text>'
-        for power in range(across[0], across[1] + 1)
-    ]
-    ticks += [
-        f'<text x="{left - 6}" y="{top + height * (1 - (power - up[0]) / (up[1] - up[0])) + 4:.1f}" '
-        f'text-anchor="end" fill="#57606a">1e{power}</text>'
-        for power in range(up[0], up[1] + 1)
-    ]
-    return "\n".join(
-        f"  {part}"
-        for part in [
-            f'<rect x="{left}" y="{top}" width="{width}" height="{height}" fill="none" stroke="#d0d7de"/>',
-            f'<text x="{left}" y="{top - 8}" fill="#1f2328" font-weight="600">{curve.title}, by {curve.unit}</text>',
-            f'<polyline points="{line}" fill="none" stroke="#1f6feb" stroke-width="2"/>',
-            *marks,
-            *ticks,
-        ]
-    )
+    for size, value in curve.points:
+        x, y, shown = right_of(size), below(value), f"{value:,.{0 if value >= 10 else 1}f}"
+        parts.append(f'<circle cx="{x}" cy="{y}" r="3" fill="#1f6feb"/>')
+        parts.append(f'<text x="{x}" y="{y - 8:.1f}" text-anchor="middle" fill="#1f6feb">{shown}</text>')
+    for power in range(across[0], across[1] + 1):
+        place = f'x="{right_of(10.0**power)}" y="{top + height + 16}"'
+        parts.append(f'<text {place} text-anchor="middle" fill="#57606a">1e{power}</text>')
+    for power in range(up[0], up[1] + 1):
+        place = f'x="{left - 6}" y="{below(10.0**power) + 4:.1f}"'
+        parts.append(f'<text {place} text-anchor="end" fill="#57606a">1e{power}</text>')
+    return "\n".join(f"  {part}" for part in parts)
 
 
 def _decades(values: list[float]) -> tuple[int, int]:

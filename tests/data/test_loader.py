@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prismrec.config import HistoryConfig
+from prismrec.data import targets
 from prismrec.data.loader import ExampleLoader
 from prismrec.data.store import Store
 from prismrec.data.targets import TrainBatch
@@ -58,8 +59,10 @@ def test_weights_are_those_of_the_targets(make_store) -> None:
     assert plain.weight is None
 
 
+@pytest.mark.parametrize("sorted_events", [1, 5, 8, 13, 100])  # the first user has eight events, the second five
 @pytest.mark.parametrize("kind", [ExampleLoader, WindowLoader])
-def test_where_only_new_items_are_wanted_repeats_are_no_targets(make_store, kind) -> None:
+def test_where_only_new_items_are_wanted_repeats_are_no_targets(make_store, kind, sorted_events, monkeypatch) -> None:
+    monkeypatch.setattr(targets, "_SORTED_EVENTS", sorted_events)
     rows = [("a", item, time) for time, item in enumerate([10, 20, 10, 30, 20, 40, 50, 60])]
     rows += [("b", item, time) for time, item in enumerate([10, 10, 10, 70, 80])]
     (batch,) = kind(make_store(rows), HistoryConfig(), batch_size=9, seed=0, new_only=True).batches(0)
