@@ -13,7 +13,7 @@ from typing import Annotated, cast
 import typer
 
 from prismrec.errors import ConfigError, PrismRecError, RankError
-from prismrec.options import parse_columns, parse_numbers
+from prismrec.options import check_positive, parse_columns, parse_numbers
 
 _INTERRUPTED, _ELSEWHERE = 130, 75
 
@@ -199,6 +199,56 @@ def train(
     path = train(store, out, given, resume=resume, warm_start=warm_start, continue_from=continue_from)
     if is_first():
         typer.echo(path)
+
+
+@app.command(epilog=_example("plan store --nproc 8 --nodes 2 --memory 40 --bandwidth 10 --examples-per-second 6000"))
+def plan(
+    store: Store,
+    config: Annotated[Path | None, typer.Option(help="Settings of training in a TOML file.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting, e.g. train.batch_size=8192; may be repeated."),
+    ] = None,
+    nproc: Annotated[int, typer.Option(min=1, help="Processes on each machine.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
+    memory: Annotated[
+        float | None,
+        typer.Option(help="GiB that each process has, of its GPU if it has one; by default as on this machine."),
+    ] = None,
+    bandwidth: Annotated[
+        float | None, typer.Option(help="GB/s that each process can send; without, communication takes no time.")
+    ] = None,
+    examples_per_second: Annotated[
+        float | None, typer.Option(help="That one process trains alone, for an estimate of all.")
+    ] = None,
+    measure: Annotated[
+        int, typer.Option(min=0, metavar="STEPS", help="Find that by training so many steps here; nothing is kept.")
+    ] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what training a store would take, without training.
+
+    Prints tables and where they go, bytes of each process, ids that share rows, communication, examples/s. Tables may
+    be larger than this machine's memory.
+    """
+    from rich.console import Console
+
+    from prismrec.data.store import Store
+    from prismrec.toml import load_config
+    from prismrec.train.placement import describe_cluster
+    from prismrec.train.plan import make_plan
+    from prismrec.train.plan_tables import print_plan
+    from prismrec.train.rate import measure_rate
+
+    check_positive(memory=memory, bandwidth=bandwidth, examples_per_second=examples_per_second)
+    given, opened = load_config(config, settings or []), Store.open(store)
+    cluster = describe_cluster(nproc, nodes, given.train.device, memory, bandwidth)
+    rate = measure_rate(opened, given, measure) if measure else examples_per_second
+    planned = make_plan(opened, given, cluster, rate)
+    if as_json:
+        typer.echo(planned.model_dump_json(indent=2))
+    else:
+        print_plan(planned, Console())
 
 
 @app.command(epilog=_example("evaluate run --split test --k 10,50,100"))

@@ -1,4 +1,4 @@
-"""What the texts of options mean: lists of numbers, and pairs of names."""
+"""What the values of options mean: lists of numbers, pairs of names, and numbers above zero."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -25,3 +25,10 @@ def parse_numbers(option: str, text: str, kind: Callable[[str], _N], example: st
         return [kind(number) for number in text.split(",")]
     except ValueError:
         raise ConfigError(f"{option}: expected numbers like {example}, found {text!r}") from None
+
+
+def check_positive(**options: float | None) -> None:
+    """Refuse a number that is not above zero; names are those of the options, with `_` for `-`."""
+    for name, number in options.items():
+        if number is not None and not number > 0:
+            raise ConfigError(f"--{name.replace('_', '-')}: expected a number above 0, found {number:g}")

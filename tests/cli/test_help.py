@@ -42,6 +42,7 @@ def test_the_verbs_are_those_of_the_contract() -> None:
         "append",
         "compact",
         "train",
+        "plan",
         "evaluate",
         "export",
         "extend",

@@ -82,8 +82,7 @@ class TargetLoader:
     def _own(self, sizes: np.ndarray) -> slice:
         """Which units of a batch are of this rank's part; those of it are as many targets as those of any, nearly."""
         rank, ranks = self._part
-        rank_of = (np.cumsum(sizes) - sizes) * ranks // max(int(sizes.sum()), 1)
-        return slice(*np.searchsorted(rank_of, (rank, rank + 1)))
+        return slice(*np.searchsorted(share_out(sizes, ranks), (rank, rank + 1)))
 
     def _batch(self, history: HistoryBatch, moment: np.ndarray, events: np.ndarray) -> TrainBatch:
         """A batch whose targets are these events of the store [B], of these moments [B]."""
@@ -129,6 +128,11 @@ class ExampleLoader(TargetLoader):
             config=self._config,
         )
         return self._batch(history, np.repeat(np.arange(len(moments)), last - first), targets)
+
+
+def share_out(sizes: np.ndarray, ranks: int) -> np.ndarray:
+    """The rank that each unit of a batch is for, not falling, by the number of targets of each unit."""
+    return np.asarray((np.cumsum(sizes) - sizes) * ranks // max(int(sizes.sum()), 1))
 
 
 def fill_batches(sizes: np.ndarray, batch_size: int) -> list[slice]:

@@ -151,6 +151,13 @@ def choose_device(name: str, place: int = 0) -> torch.device:
     return torch.device(name)
 
 
+def memory_of_rank(device: torch.device, ranks_per_machine: int) -> int:
+    """Bytes that each of several ranks on this machine has: its GPU's, or its part of the machine's."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // ranks_per_machine
+
+
 def check_torchrec() -> None:
     """Check that what several processes need is installed.
 

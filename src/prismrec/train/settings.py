@@ -34,12 +34,12 @@ def resolve_config(
     if not (out / CONFIG).exists():
         if out.exists() and not _is_free(out):
             raise ArtifactError(f"{out}: expected a new or empty directory for the run; choose another --out")
-        return _with_primes(config or Config(), store, older)
+        return size_tables(config or Config(), store, older)
     if not resume:
         raise ArtifactError(f"{out}: holds a run already; add --resume to continue it, or choose another --out")
     saved = load_config(out / CONFIG)
     if config is not None:
-        _check_same(_with_primes(config, store, saved), saved, out / CONFIG)
+        _check_same(size_tables(config, store, saved), saved, out / CONFIG)
     return saved
 
 
@@ -56,7 +56,12 @@ def _is_free(out: Path) -> bool:
     return out.is_dir() and all(path.name == CHECKPOINT or path.name.startswith(".") for path in out.iterdir())
 
 
-def _with_primes(config: Config, store: Store, older: Config | None) -> Config:
+def size_tables(config: Config, store: Store, older: Config | None = None) -> Config:
+    """Give every feature of a store its moduli, those of an older run where it sizes tables alike.
+
+    Raises:
+        ConfigError: moduli of an unknown feature.
+    """
     schema, hashing = store.schema, config.model.hashing
     features = np.array(schema.item_features)
     distinct = {name: _count(store.item_features[:, features == name]) for name in dict.fromkeys(schema.item_features)}

@@ -28,7 +28,7 @@ from prismrec.errors import ConfigError
 from prismrec.loss.rows import select_rows
 from prismrec.model.embeddings import HashedEmbedding, HashedTables
 from prismrec.train.distributed import Ranks
-from prismrec.train.planner import Sharder, plan_tables
+from prismrec.train.planner import Sharder, plan_tables, topology
 
 # TorchRec calls some of PyTorch's functions by their older names, and says so on every rank
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
@@ -56,17 +56,12 @@ def shard_tables(model: nn.Module, config: TrainConfig, ranks: Ranks, device: to
         ConfigError: tables cannot be sharded as configured, or do not fit into the memory of all ranks.
     """
     set_gradient_division(False)  # the gradients of all ranks are added up, not averaged
-    embeddings = {
-        name.replace(".", "_"): module for name, module in model.named_modules() if isinstance(module, HashedEmbedding)
-    }
-    collections = nn.ModuleDict({name: _collection(name, each.tables) for name, each in embeddings.items()})
-    for collection in collections.values():
-        settings = {"lr": config.table_learning_rate, "eps": EPSILON}
-        apply_optimizer_in_backward(RowWiseAdagrad, collection.parameters(), settings)
+    embeddings = _embeddings(model)
+    collections = make_collections(model, config)
 
     def plan_on_first() -> Any:
-        _check_shardable(embeddings, config)
-        return plan_tables(collections, config, ranks, device)
+        check_shardable(model, config)
+        return plan_tables(collections, config, topology(ranks, device))
 
     plan = ranks.on_first(plan_on_first)
     world = distributed.group.WORLD
@@ -77,12 +72,34 @@ def shard_tables(model: nn.Module, config: TrainConfig, ranks: Ranks, device: to
     model._apply(lambda x: torch.empty_like(x, device=device) if x.is_meta else x)
 
 
-def _check_shardable(embeddings: Mapping[str, HashedEmbedding], config: TrainConfig) -> None:
+def make_collections(model: nn.Module, config: TrainConfig) -> nn.ModuleDict:
+    """TorchRec's form of the tables of every hashed embedding of a model, on the meta device.
+
+    By the embedding's path in the model, with `_` for dots.
+    """
+    collections = nn.ModuleDict({name: _collection(name, each.tables) for name, each in _embeddings(model).items()})
+    for collection in collections.values():
+        settings = {"lr": config.table_learning_rate, "eps": EPSILON}
+        apply_optimizer_in_backward(RowWiseAdagrad, collection.parameters(), settings)
+    return collections
+
+
+def _embeddings(model: nn.Module) -> dict[str, HashedEmbedding]:
+    modules = model.named_modules()
+    return {name.replace(".", "_"): module for name, module in modules if isinstance(module, HashedEmbedding)}
+
+
+def check_shardable(model: nn.Module, config: TrainConfig) -> None:
+    """Check that several processes can train the tables of a model.
+
+    Raises:
+        ConfigError: they cannot.
+    """
     if config.table_optimizer != "rowwise_adagrad":
         raise ConfigError(
             f"train.table_optimizer={config.table_optimizer!r}: several processes train tables by rowwise_adagrad only"
         )
-    for embedding in embeddings.values():
+    for embedding in _embeddings(model).values():
         if embedding.tables.width % _WIDTHS:
             raise ConfigError(
                 f"model.embedding_dim / model.hashing.num_hashes is {embedding.tables.width}, expected a multiple of "
