@@ -11,7 +11,8 @@ purchases (Complete Journey, as in the demo). Every process counts, from the thi
 - bytes of distinct tensors that a step keeps for its backward pass, without weights;
 - examples and seconds, with the median step counted.
 
-The rate that a plan starts from is that of one process on a whole batch, of the same case. Prints tables, and with
+The rate that a plan starts from is that of one process alone with its part of every batch (`plan --measure`), right
+after the case was measured. Prints tables, and with
 --out also writes them to plan-<date>.md there.
 """
 
@@ -45,6 +46,7 @@ from prismrec.train.distributed import join_ranks
 from prismrec.train.logs import Silence
 from prismrec.train.placement import describe_cluster
 from prismrec.train.plan import Plan, make_plan
+from prismrec.train.rate import measure_rate
 from prismrec.train.settings import size_tables
 from prismrec.train.trainer import Trainer
 
@@ -83,6 +85,7 @@ def main() -> None:
         store, out, *settings = options.of
         measure(Path(store), Path(out), settings, options.steps)
         return
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         store = prepare(*complete_journey(), Path(folder) / "store", PREPARE, QUIET)
         lines = list(tables(store, Path(folder), options.steps))
@@ -97,15 +100,13 @@ def tables(store: Store, folder: Path, steps: int) -> Iterator[str]:
     yield say("ids of `item_id` of the rank with most in a step, bytes that a rank sends in a step, on average.")
     columns = ["case", "tables, MiB", "activations, MiB", "ids", "sent, MiB", "examples/s"]
     yield say(f"\n| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
-    alone: dict[tuple[str, ...], float] = {}
     for number, case in enumerate(CASES):
         settings = [*SETTINGS, *case.settings]
         found = start(case, store.path, folder / f"run-{number}", settings, steps)
-        kind = tuple(each for each in case.settings if "sharding" not in each)
         rate = found[0]["batch"] / max(each["seconds"] for each in found)
-        alone.setdefault(kind, rate)
         config = load_config(None, settings)
-        plan = make_plan(store, config, describe_cluster(case.ranks, 1, "cpu"), alone[kind])
+        one_rank = measure_rate(store, config, steps, case.ranks)
+        plan = make_plan(store, config, describe_cluster(case.ranks, 1, "cpu"), one_rank)
         yield say(f"| {case.name} | {' | '.join(compared(plan, found, rate))} |")
 
 
@@ -181,7 +182,7 @@ def count_distinct(model: nn.Module) -> dict[str, list[int]]:
 
 def kept_bytes(trainer: Trainer, batch: Any) -> int:
     """Bytes of the distinct tensors that a step keeps for its backward pass, weights left out; it also trains."""
-    weights = {each.untyped_storage().data_ptr() for each in trainer.step.parameters()}
+    weights = {each.untyped_storage().data_ptr() for each in [*trainer.step.parameters(), *sharded_pieces(trainer)]}
     storages: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -197,18 +198,27 @@ def kept_bytes(trainer: Trainer, batch: Any) -> int:
 
 def table_bytes(trainer: Trainer) -> int:
     """Of the tables and of their optimiser's state that this process holds."""
-    total = 0
-    for module in trainer.model.modules():
-        if isinstance(module, HashedEmbedding):
-            tables: Any = module.tables  # sharded, if there are several processes
-            if isinstance(tables, HashedTables):
-                states = trainer.optimizers._optimizers[1].state
-                for table in tables.parameters():
-                    total += table.nbytes + sum(each.nbytes for each in states[table].values())
-            else:
-                pieces = [*tables._own_weights(), *tables._own_squares()]
-                total += sum(each.nbytes for piece in pieces for each in piece.values())
-    return total
+    states = trainer.optimizers._optimizers[1].state
+    whole = [
+        tensor
+        for module in trainer.model.modules()
+        if isinstance(module, HashedTables)
+        for table in module.parameters()
+        for tensor in (table, *states[table].values())
+    ]
+    return sum(each.nbytes for each in [*whole, *sharded_pieces(trainer)])
+
+
+def sharded_pieces(trainer: Trainer) -> list[Tensor]:
+    """What this process holds of tables that several share, and of their optimiser's state."""
+    tables: list[Any] = [each.tables for each in trainer.model.modules() if isinstance(each, HashedEmbedding)]
+    pieces = [
+        piece
+        for each in tables
+        if not isinstance(each, HashedTables)
+        for piece in (*each._own_weights(), *each._own_squares())
+    ]
+    return [tensor for piece in pieces for tensor in piece.values()]
 
 
 def bytes_written() -> int:

@@ -219,7 +219,7 @@ def plan(
         float | None, typer.Option(help="GB/s that each process can send; without, communication takes no time.")
     ] = None,
     examples_per_second: Annotated[
-        float | None, typer.Option(help="That one process trains alone, for an estimate of all.")
+        float | None, typer.Option(help="That one process trains of its part of a batch, for an estimate.")
     ] = None,
     measure: Annotated[
         int, typer.Option(min=0, metavar="STEPS", help="Find that by training so many steps here; nothing is kept.")
@@ -243,7 +243,7 @@ def plan(
     check_positive(memory=memory, bandwidth=bandwidth, examples_per_second=examples_per_second)
     given, opened = load_config(config, settings or []), Store.open(store)
     cluster = describe_cluster(nproc, nodes, given.train.device, memory, bandwidth)
-    rate = measure_rate(opened, given, measure) if measure else examples_per_second
+    rate = measure_rate(opened, given, measure, cluster.ranks) if measure else examples_per_second
     planned = make_plan(opened, given, cluster, rate)
     if as_json:
         typer.echo(planned.model_dump_json(indent=2))

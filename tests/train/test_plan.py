@@ -51,18 +51,22 @@ def test_rows_are_divided_as_evenly_as_torchrec_does() -> None:
 
 def test_communication_by_hand() -> None:
     # 4 ranks, 10 ids each; 3/4 of what a rank has is for others
-    sent = communication_per_step([table("table_wise")], {"items.embeddings.0": 10}, 4, dense_weights=100, targets=8)
+    distinct, machines, gpus = {"items.embeddings.0": 10.0}, Cluster(4, 4, GIB, "cpu"), Cluster(4, 4, GIB, "cuda")
+    sent = communication_per_step([table("table_wise")], distinct, machines, dense_weights=100, targets=8)
     assert sent.ids == (8 + 4) * 10 * 3 / 4
-    assert sent.rows == 4 * 10 * 16 * 3 / 4
+    assert sent.rows_forward == sent.rows_backward == 4 * 10 * 16 * 3 / 4
     assert (sent.dense, sent.targets) == (8 * 100 * 3 / 4, 8 * 8 * 3 / 4)
-    assert sent.total == sent.ids + 2 * sent.rows + sent.dense + sent.targets
-    by_rows = communication_per_step([table("row_wise")], {"items.embeddings.0": 10}, 4, dense_weights=100, targets=0)
+    assert sent.total == 90 + 480 + 480 + 600 + 48
+    by_rows = communication_per_step([table("row_wise")], distinct, gpus, dense_weights=100, targets=0)
     assert by_rows.ids == 8 * 10 * 3 / 4 + 4 * 10 * 3  # each rank is told of all ids whether they are its own
-    assert (by_rows.rows, by_rows.targets) == (4 * 10 * 16 * 3, 0)
+    assert (by_rows.rows_forward, by_rows.rows_backward, by_rows.targets) == (4 * 10 * 16 * 3, 4 * 10 * 16 * 3, 0)
+    by_gloo = communication_per_step([table("row_wise")], distinct, machines, dense_weights=100, targets=0)
+    assert (by_gloo.rows_forward, by_gloo.rows_backward) == (2 * 4 * 10 * 16 * 3, 4 * 10 * 16 * 3)
 
 
 def test_one_rank_sends_nothing() -> None:
-    assert communication_per_step([table("whole", 1)], {"items.embeddings.0": 10}, 1, 100, 8).total == 0
+    alone = Cluster(1, 1, GIB, "cpu")
+    assert communication_per_step([table("whole", 1)], {"items.embeddings.0": 10}, alone, 100, 8).total == 0
 
 
 def test_speed_by_hand() -> None:

@@ -71,6 +71,21 @@ def embedding_paths(schema: Schema, *, user_id: bool) -> dict[str, str]:
     return paths | ({"users.user": "user_id"} if user_id else {})
 
 
+def ids_of(store: Store, path: str) -> np.ndarray:
+    """Distinct ids of the store that an embedding will be asked for, by its path in the model."""
+    if path == "users.user":
+        found = store.users["key"].to_numpy()
+    elif path.startswith("users.context"):
+        assert store.context is not None
+        found = np.asarray(store.context)[:, int(path.rsplit(".", 1)[1])]
+    else:
+        names = np.array(store.schema.item_features)
+        name = list(dict.fromkeys(store.schema.item_features))[int(path.rsplit(".", 1)[1])]
+        found = store.item_features[:, names == name]
+    distinct = np.unique(found)
+    return distinct[distinct != 0]
+
+
 class _Part(NamedTuple):
     """What one rank has of a batch."""
 

@@ -17,7 +17,7 @@ from prismrec.data.store import Store
 from prismrec.model.embeddings import HashedEmbedding
 from prismrec.model.run import build_model
 from prismrec.train.collisions import Collisions, expected_collisions, found_collisions
-from prismrec.train.demand import Demand, embedding_paths, sample_demand
+from prismrec.train.demand import Demand, embedding_paths, ids_of, sample_demand
 from prismrec.train.objective import Objective
 from prismrec.train.placement import FLOAT, GIB, Cluster, TablePlan, place_tables
 from prismrec.train.settings import size_tables
@@ -69,14 +69,14 @@ class CommunicationPlan(_Part):
     """Bytes that a rank sends in a step, mean over the ranks."""
 
     ids: float
-    rows: float
-    """Forward, and as much again backward."""
+    rows_forward: float
+    rows_backward: float
     dense: float
     targets: float
 
     @property
     def total(self) -> float:
-        return self.ids + 2 * self.rows + self.dense + self.targets
+        return self.ids + self.rows_forward + self.rows_backward + self.dense + self.targets
 
 
 class SpeedPlan(_Part):
@@ -115,7 +115,7 @@ def make_plan(store: Store, config: Config, cluster: Cluster, examples_per_secon
         store: what will be trained on.
         config: the settings, tables still to be sized.
         cluster: where.
-        examples_per_second: of one rank, if known.
+        examples_per_second: of one rank with its part of a batch, if known.
 
     Raises:
         ConfigError: several processes cannot train such tables.
@@ -132,7 +132,7 @@ def make_plan(store: Store, config: Config, cluster: Cluster, examples_per_secon
     communication = communication_per_step(
         tables,
         demand.distinct,
-        cluster.ranks,
+        cluster,
         dense,
         config.train.batch_size if config.loss.negatives_scope == "global" else 0,
     )
@@ -191,29 +191,36 @@ def activation_bytes(config: Config, demand: Demand, features: int) -> int:
 
 
 def communication_per_step(
-    tables: Sequence[TablePlan], distinct: dict[str, float], ranks: int, dense_weights: int, targets: int
+    tables: Sequence[TablePlan], distinct: dict[str, float], cluster: Cluster, dense_weights: int, targets: int
 ) -> CommunicationPlan:
     """Bytes that each of N ranks sends in a step, mean over the ranks.
 
-    Of a table of width w in which each rank looks up n ids: 8 n (N-1)/N for ids; 4 n (N-1) for lengths and 4 n w (N-1)
-    for rows if it is divided by rows, a N-th of both if it is on one rank. Dense gradients, reduced in a ring, are
-    8 P (N-1)/N; B targets that all ranks gather are 8 B (N-1)/N.
+    Of a table of width w in which each rank looks up n ids: 8 n (N-1)/N for ids. If it is divided by rows, 4 n (N-1)
+    for lengths and 4 n w (N-1) for rows, forward and backward; if it is on one rank, an N-th of both. On processors
+    rows of tables divided by rows are twice as many forward, since gloo scatters a sum by an all-reduce. Dense
+    gradients, reduced in a ring, are 8 P (N-1)/N; B targets that all ranks gather are 8 B (N-1)/N.
 
     Args:
         tables: of all features.
         distinct: n, by path of the embedding.
-        ranks: N.
+        cluster: N, and which device.
         dense_weights: P.
         targets: B; 0 if they are not gathered.
     """
-    others = ranks - 1
-    ids = rows = 0.0
+    others, ranks = cluster.ranks - 1, cluster.ranks
+    ids = forward = backward = 0.0
     for table in tables:
-        count = distinct[table.path] * others / (1 if table.sharding == "row_wise" else ranks)
+        by_rows = table.sharding == "row_wise"
+        count = distinct[table.path] * others / (1 if by_rows else ranks)
         ids += ID * distinct[table.path] * others / ranks + LENGTH * count
-        rows += FLOAT * table.width * count
+        backward += FLOAT * table.width * count
+        forward += FLOAT * table.width * count * (2 if by_rows and cluster.device == "cpu" else 1)
     return CommunicationPlan(
-        ids=ids, rows=rows, dense=2 * FLOAT * dense_weights * others / ranks, targets=ID * targets * others / ranks
+        ids=ids,
+        rows_forward=forward,
+        rows_backward=backward,
+        dense=2 * FLOAT * dense_weights * others / ranks,
+        targets=ID * targets * others / ranks,
     )
 
 
@@ -230,7 +237,7 @@ def estimate_speed(
     Args:
         batch_size: examples of a step, of all ranks.
         ranks: N.
-        examples_per_second: of one rank alone, if known.
+        examples_per_second: of one rank with its part of a batch, if known.
         bytes_per_step: that each rank sends.
         bandwidth: bytes a second of each rank, if known.
         examples: of an epoch.
@@ -257,21 +264,6 @@ def advise(tables: Sequence[TablePlan], memory: Sequence[MemoryPlan], cluster: C
         f"{math.ceil(needed / room)} ranks or more, or set model.hashing.rows_per_id={rows:.3g}, or a lower max_rows; "
         "then more ids share rows, as the collisions say."
     )
-
-
-def ids_of(store: Store, path: str) -> np.ndarray:
-    """Distinct ids of the store that an embedding will be asked for, by its path in the model."""
-    if path == "users.user":
-        found = store.users["key"].to_numpy()
-    elif path.startswith("users.context"):
-        assert store.context is not None
-        found = np.asarray(store.context)[:, int(path.rsplit(".", 1)[1])]
-    else:
-        names = np.array(store.schema.item_features)
-        name = list(dict.fromkeys(store.schema.item_features))[int(path.rsplit(".", 1)[1])]
-        found = store.item_features[:, names == name]
-    distinct = np.unique(found)
-    return distinct[distinct != 0]
 
 
 def _feature_plan(path: str, name: str, ids: np.ndarray, primes: Sequence[int], demand: Demand) -> FeaturePlan:

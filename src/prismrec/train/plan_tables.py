@@ -15,7 +15,9 @@ _MIB, _MANY = 2**20, 8
 
 def print_plan(plan: Plan, console: Console) -> None:
     """Print all of a plan: tables, collisions, memory, communication, speed and notes."""
-    _print(console, "Tables", ["feature", "", "rows", "width", "weights", "optimiser", "on"], _tables(plan.tables))
+    _print(
+        console, "Tables, MiB", ["feature", "hash", "rows", "width", "weights", "optimiser", "on"], _tables(plan.tables)
+    )
     _print(
         console,
         "Ids that share rows: expected of random ids, and found",
@@ -35,7 +37,12 @@ def print_plan(plan: Plan, console: Console) -> None:
         console,
         "Communication, MiB that a rank sends in a step",
         ["ids", "rows forward", "rows backward", "dense gradients", "targets", "all"],
-        [[_mib(each) for each in (sent.ids, sent.rows, sent.rows, sent.dense, sent.targets, sent.total)]],
+        [
+            [
+                _mib(each)
+                for each in (sent.ids, sent.rows_forward, sent.rows_backward, sent.dense, sent.targets, sent.total)
+            ]
+        ],
     )
     for line in (_speed(plan), "It fits." if plan.fits else "It does not fit.", *plan.notes):
         console.print(line, highlight=False, soft_wrap=True)
@@ -88,7 +95,7 @@ def _speed(plan: Plan) -> str:
     if speed.one_rank is None or speed.all_ranks is None or speed.seconds_per_epoch is None:
         return f"{size}; examples/s unknown: give --examples-per-second of one process, or --measure 20."
     return (
-        f"{size}; {speed.all_ranks:,.0f} examples/s in all, if one process alone trains {speed.one_rank:,.0f}: "
+        f"{size}; {speed.all_ranks:,.0f} examples/s in all, if one process trains {speed.one_rank:,.0f}: "
         f"{speed.seconds_per_epoch / 60:,.1f} min an epoch."
     )
 

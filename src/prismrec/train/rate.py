@@ -1,9 +1,11 @@
 """How fast one process trains on this machine: some steps of the training that is planned, whose result is dropped."""
 
+import statistics
 import time
 from itertools import islice
 
 import torch
+from rich.console import Console
 from rich.progress import track
 
 from prismrec.config import Config
@@ -23,7 +25,7 @@ _WARM_UP = 2
 
 
 def measure_rate(store: Store, config: Config, steps: int, ranks: int = 1) -> float:
-    """Examples a second of one process, over some steps after the first two.
+    """Examples a second of one process, by the median of some steps after the first two.
 
     Args:
         store: what is trained on.
@@ -50,17 +52,17 @@ def measure_rate(store: Store, config: Config, steps: int, ranks: int = 1) -> fl
         raise TrainingError(
             f"--measure {steps}: expected fewer steps, an epoch of this store has {loader.steps_per_epoch}"
         )
-    examples, started = 0, 0.0
+    examples, seconds, started = [], [], time.perf_counter()
     batches = islice(loader.batches(0), _WARM_UP + steps)
-    for number, batch in enumerate(track(batches, "measuring", _WARM_UP + steps, transient=True)):
-        if number == _WARM_UP:
-            started = time.perf_counter()
+    for batch in track(batches, "measuring", _WARM_UP + steps, transient=True, console=Console(stderr=True)):
         loss, _ = step(batch, bfloat16, with_metrics=False)
         optimizers.backward(loss)
         float(optimizers.clip())  # waits for the device, as training does
         optimizers.step()
-        examples += len(batch.target) if number >= _WARM_UP else 0
-    return examples / (time.perf_counter() - started)
+        examples.append(len(batch.target))
+        seconds.append(time.perf_counter() - started)
+        started = time.perf_counter()
+    return statistics.mean(examples[_WARM_UP:]) / statistics.median(seconds[_WARM_UP:])
 
 
 def _with_small_tables(config: Config) -> Config:
