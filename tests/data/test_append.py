@@ -313,6 +313,15 @@ def test_compaction_keeps_rows_and_positions(make_store, tmp_path: Path) -> None
     assert again.offsets.tolist() == [0, 5, 7, 9, 11]
 
 
+def test_what_was_for_training_stays_so_after_compaction(make_store) -> None:
+    store = make_store([("a", 5, 10), ("a", 6, 20), ("b", 5, 10)])
+    grown = grow(store, [("a", 7, 40)])
+    assert grown.valid_start.tolist() == [2, 4]  # a's first two were all there was
+    compact(grown, store.path)
+    again = grow(store, [("b", 6, 50)])
+    assert (again.valid_start.tolist(), again.test_start.tolist()) == ([2, 5], [2, 5])
+
+
 APPEND_UNTIL_KILLED = """
 import os, signal, sys
 from pathlib import Path

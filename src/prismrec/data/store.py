@@ -200,19 +200,23 @@ def _spliced(
     def column(name: str) -> EventArray:
         return SplicedArray([_array(folder, name) for folder in folders], order)
 
-    trained = _trained(users, bounds, len(offsets) - 1)
+    trained = _trained(users, bounds, _array(folders[0], "valid_start"), len(offsets) - 1)
     valid_start, test_start = starts_at(offsets, column("time"), manifest["moments"], trained)
     features = np.concatenate([_array(folder, "item_features") for folder in folders])
     small = {"item_features": features, "offsets": offsets, "valid_start": valid_start, "test_start": test_start}
     return small, column
 
 
-def _trained(users: list[np.ndarray], bounds: list[np.ndarray], num_users: int) -> np.ndarray:
+def _trained(
+    users: list[np.ndarray], bounds: list[np.ndarray], first_valid_start: np.ndarray, num_users: int
+) -> np.ndarray:
     """Events of each user that were for training before the last part came, int64 [U], where the last two are left out.
 
-    A user's second event of two is, though it would be the one for validation as soon as a third follows.
+    A user's second event of two is, though it would be the one for validation as soon as a third follows. What was
+    for training before the store was compacted is known from where validation begins in its first piece.
     """
     events, trained = np.zeros((2, num_users), np.int64)
+    trained[: len(first_valid_start)] = first_valid_start - bounds[0][:-1]
     for user, offsets in zip(users[:-1], bounds[:-1], strict=True):
         events[user] += np.diff(offsets)
         now = np.where(events[user] < 3, events[user], events[user] - 2)
