@@ -64,6 +64,14 @@ def test_recall_is_that_of_the_lists_users_get() -> None:
     assert index.description["recall_users"] == 100
 
 
+@pytest.mark.parametrize("k", [1, 3, 10])
+def test_short_lists_are_found_as_well(approximate: FaissIndex, k: int) -> None:
+    """Though the best item is not always among the two or four that are best by their codes."""
+    scores, _ = approximate.search(USERS, k)
+    best, _ = ExactIndex(ITEMS).search(USERS, k)
+    assert (scores >= best[:, -1:] - 1e-6).mean() >= 0.99
+
+
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.1, 0.02])
 def test_a_filter_costs_no_recall(approximate: FaissIndex, share: float) -> None:
     where = Filter(rows=np.flatnonzero(np.random.default_rng(3).random(4000) < share) + 1)

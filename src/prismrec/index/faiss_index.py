@@ -51,7 +51,6 @@ class FaissIndex:
         self.description = description
         if description["kind"] not in ("flat", "ivf_pq"):
             raise SearchIndexError(f"index: expected a kind that is known, found {description['kind']!r}; export again")
-        self._unrestricted = self._parameters(None, 1.0)
 
     @classmethod
     def build(
@@ -131,9 +130,7 @@ class FaissIndex:
         if num_found == 0:
             return np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), NO_ROW, np.int64)
         selector = None if allowed is None or num_allowed == self.num_vectors else _selector(allowed)
-        parameters = (
-            self._unrestricted if selector is None else self._parameters(selector, self.num_vectors / num_allowed)
-        )
+        parameters = self._parameters(num_found, selector, self.num_vectors / num_allowed)
         scores, rows = self._index.search(queries, num_found, params=parameters)
         short = rows[:, -1] < 0
         if short.any():  # an approximate search can visit fewer than k items; exhaust the catalogue instead
@@ -145,14 +142,19 @@ class FaissIndex:
         check_rows(rows, self.num_vectors)
         return np.asarray(self._index.reconstruct_batch(np.ascontiguousarray(rows - 1)))
 
-    def _parameters(self, selector: Any, widening: float) -> Any:
-        """The search that was measured, `widening` times as wide, so that it meets as many items that are allowed."""
+    def _parameters(self, k: int, selector: Any, widening: float) -> Any:
+        """The search that was measured, `widening` times as wide, so that it meets as many items that are allowed.
+
+        For a list shorter than those measured as many items are ordered by their vectors as for these: codes are too
+        coarse to find the best one among its two nearest.
+        """
         if self.is_exact:
             return faiss.SearchParameters(sel=selector)
         chosen = self.description["parameters"]
         probes = min(chosen["cells"], math.ceil(chosen["nprobe"] * widening))
         return faiss.IndexRefineSearchParameters(
-            k_factor=chosen["reranked"], base_index_params=faiss.SearchParametersIVF(sel=selector, nprobe=probes)
+            k_factor=chosen["reranked"] * max(1.0, RECALL_AT / k),
+            base_index_params=faiss.SearchParametersIVF(sel=selector, nprobe=probes),
         )
 
     def _search_exactly(self, queries: np.ndarray, k: int, selector: Any) -> Any:
