@@ -136,7 +136,7 @@ def compact(
 ) -> None:
     """Write a store with appended parts as one piece.
 
-    Runs on its newest state can be resumed and continued with the new one; runs on earlier states cannot.
+    Runs on its newest state can be continued with the new one, runs on earlier states cannot; none can be resumed.
     """
     from prismrec.data.append import alone
     from prismrec.data.compact import compact
