@@ -201,13 +201,14 @@ def test_all_are_started_again_when_one_is_lost(
 
 
 def test_what_is_wrong_is_said_once(store: Store, tmp_path: Path) -> None:
-    """Only the first rank plans; the other hears of it and does not wait."""
+    """Only the first rank plans; the other hears of it and does not wait. Nothing is written."""
     job = start(store, tmp_path / "run", "--nproc", 2, "--set", "train.table_optimizer=sparse_adam")
     said, complaint = job.communicate(timeout=PATIENCE)
     assert (job.returncode, said) == (1, "")
     assert complaint.splitlines() == [
         "prismrec: train.table_optimizer='sparse_adam': several processes train tables by rowwise_adagrad only"
     ]
+    assert not (tmp_path / "run").exists()  # or the corrected command would be refused
 
 
 def test_without_torchrec_it_says_what_to_install(store: Store, tmp_path: Path) -> None:

@@ -88,11 +88,11 @@ def train(
         )
         if resume and not has_begun:
             console.print(f"{out}: no checkpoint to resume from, training starts at step 0")
+        trainer = Trainer(opened, out, settings, console, ranks)
         if ranks.size > 1 and not has_begun:
             # all weights are in the memory of one process, once, and go to the others as a checkpoint does
             whole = partial(Trainer, opened, out, settings, console, device=torch.device("cpu"))
             ranks.on_first(lambda: whole().begin(older))
-        trainer = Trainer(opened, out, settings, console, ranks)
         if ranks.size > 1 or has_begun:
             trainer.restore()
         else:
@@ -345,6 +345,6 @@ class Trainer:
         optimizers, files = self.optimizers.state_dict(), self.store.manifest["files"]
         queue = self.step.negatives.queue
         if self.config.loss.negatives_scope == "local" and self.ranks.size > 1:
-            queue = torch.stack(self.ranks.gather(queue))
+            queue = torch.stack(self.ranks.gather(queue.cpu()))  # each is on a GPU of its own
         checkpoint = Checkpoint(self.progress, modules, optimizers, queue, files)
         self.ranks.on_first(lambda: save_checkpoint(self.out, checkpoint))
