@@ -28,6 +28,7 @@ _TRAINED_ON_PER_CELL = 64
 _BITS = 4
 _RERANKED = (2, 4, 16, 64)
 """This many times the items wanted are found by their codes and ordered by their vectors: the fewest that do."""
+_SHORT = 50
 _TIE = 1e-6  # Faiss and NumPy add in another order: scores this close count as equal
 
 
@@ -145,15 +146,15 @@ class FaissIndex:
     def _parameters(self, k: int, selector: Any, widening: float) -> Any:
         """The search that was measured, `widening` times as wide, so that it meets as many items that are allowed.
 
-        For a list shorter than those measured as many items are ordered by their vectors as for these: codes are too
-        coarse to find the best one among its two nearest.
+        For a short list as many items are ordered by their vectors as for one of `_SHORT`: codes are too coarse to have
+        the best one among their two best.
         """
         if self.is_exact:
             return faiss.SearchParameters(sel=selector)
         chosen = self.description["parameters"]
         probes = min(chosen["cells"], math.ceil(chosen["nprobe"] * widening))
         return faiss.IndexRefineSearchParameters(
-            k_factor=chosen["reranked"] * max(1.0, RECALL_AT / k),
+            k_factor=chosen["reranked"] * max(1.0, _SHORT / k),
             base_index_params=faiss.SearchParametersIVF(sel=selector, nprobe=probes),
         )
 
