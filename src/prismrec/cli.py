@@ -142,7 +142,7 @@ def compact(
     from prismrec.data.compact import compact
     from prismrec.data.store import Store
 
-    with alone(store):
+    with alone(store):  # nothing is appended meanwhile, which would be lost
         typer.echo(compact(Store.open(store), out))
 
 
@@ -185,6 +185,9 @@ def train(
     given = None if run_decides else load_config(config, settings or [])
     if nproc > 1:
         from prismrec.train.launch import run_in_processes
+        from prismrec.train.settings import check_place
+
+        check_place(out, resume=resume)  # a restart would take a run that is there for its own
 
         arguments = ["train", str(store), "--out", str(out), *(f"--set={setting}" for setting in settings or [])]
         for name, path in (("config", config), ("warm-start", warm_start), ("continue-from", continue_from)):

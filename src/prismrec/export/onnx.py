@@ -40,7 +40,8 @@ def export_user_encoder(model: MultiInterestModel, path: Path, *, int8: bool = F
         model: the model.
         path: the file.
         int8: multiply in the sequence encoder's blocks in 8 bits, weights with a scale for each column and states with
-            one for each product: faster where the processor has instructions for it, at a small change of the vectors.
+            one for each product: faster where the processor has instructions for it, at a small change of the vectors,
+            which also depends a little on who is encoded in the same batch.
 
     Raises:
         ConfigError: `int8` for a model without such blocks.

@@ -146,13 +146,13 @@ class FaissIndex:
     def _parameters(self, k: int, selector: Any, widening: float) -> Any:
         """The search that was measured, `widening` times as wide, so that it meets as many items that are allowed.
 
-        For a short list as many items are ordered by their vectors as for one of `_SHORT`: codes are too coarse to have
-        the best one among their two best.
+        Lists longer than those measured are searched for in as many more cells. For a short list as many items are
+        ordered by their vectors as for one of `_SHORT`: codes are too coarse to have the best one among their two best.
         """
         if self.is_exact:
             return faiss.SearchParameters(sel=selector)
         chosen = self.description["parameters"]
-        probes = min(chosen["cells"], math.ceil(chosen["nprobe"] * widening))
+        probes = min(chosen["cells"], math.ceil(chosen["nprobe"] * widening * max(1.0, k / RECALL_AT)))
         return faiss.IndexRefineSearchParameters(
             k_factor=chosen["reranked"] * max(1.0, _SHORT / k),
             base_index_params=faiss.SearchParametersIVF(sel=selector, nprobe=probes),

@@ -107,7 +107,7 @@ def join_ranks() -> Iterator[Ranks]:
         ConfigError: there are several, and TorchRec is not installed.
         RankError: another rank has failed or is gone.
     """
-    size = int(os.environ.get("WORLD_SIZE", 1))
+    size = int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else 1  # schedulers set some of them too
     if size == 1:
         yield Ranks(restarted=_restarted())
         return

@@ -31,16 +31,27 @@ def resolve_config(
         ArtifactError: `out` holds a run and `resume` is not set, or holds something else.
         ConfigError: other settings than those of the run to resume, or moduli of an unknown feature.
     """
-    if not (out / CONFIG).exists():
-        if out.exists() and not _is_free(out):
-            raise ArtifactError(f"{out}: expected a new or empty directory for the run; choose another --out")
+    if not check_place(out, resume=resume):
         return size_tables(config or Config(), store, older)
-    if not resume:
-        raise ArtifactError(f"{out}: holds a run already; add --resume to continue it, or choose another --out")
     saved = load_config(out / CONFIG)
     if config is not None:
         _check_same(size_tables(config, store, saved), saved, out / CONFIG)
     return saved
+
+
+def check_place(out: Path, *, resume: bool) -> bool:
+    """Whether `out` holds a run to resume.
+
+    Raises:
+        ArtifactError: it holds a run and `resume` is not set, or holds something else.
+    """
+    if not (out / CONFIG).exists():
+        if out.exists() and not _is_free(out):
+            raise ArtifactError(f"{out}: expected a new or empty directory for the run; choose another --out")
+        return False
+    if not resume:
+        raise ArtifactError(f"{out}: holds a run already; add --resume to continue it, or choose another --out")
+    return True
 
 
 def _check_same(given: Config, saved: Config, path: Path) -> None:
