@@ -177,7 +177,7 @@ class Trainer:
             older: a run whose weights are taken where they fit, or one to go on from.
         """
         if isinstance(older, EarlierRun):
-            self._go_on_from(older)
+            self.go_on_from(older)
         elif older is not None:
             take_over(older, self.model, self.step.objective, self.console)
         self._save_checkpoint()
@@ -204,7 +204,7 @@ class Trainer:
         self.progress = checkpoint.progress
         self._save_weights_if_best()  # the process may have ended after the checkpoint and before that
 
-    def _go_on_from(self, earlier: EarlierRun) -> None:
+    def go_on_from(self, earlier: EarlierRun) -> None:
         """Take over the kept weights of a run, and the state of the rest of its training."""
         check_same_model(self.config, earlier)
         self.model.load_state_dict(earlier.weights)
