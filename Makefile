@@ -17,7 +17,7 @@ demo: .venv/demo.stamp  ## Train on real purchases and recommend real products
 distributed: .venv/distributed.stamp  ## Install what training in several processes needs
 
 test: .venv/dev.stamp  ## Run every test
-	.venv/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile
 
 check: .venv/dev.stamp  ## Lint, formatting, types and import rules
 	.venv/bin/ruff check
