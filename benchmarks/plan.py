@@ -20,7 +20,6 @@ import argparse
 import datetime as dt
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -49,6 +48,7 @@ from prismrec.train.plan import Plan, make_plan
 from prismrec.train.rate import measure_rate
 from prismrec.train.settings import size_tables
 from prismrec.train.trainer import Trainer
+from saying import header, say
 
 QUIET, WARM_UP, MIB = Console(quiet=True), 2, 2**20
 LARGE = ("model.hashing.rows_per_id=11",)  # item_id: 4 tables of 1,000,000 rows, the largest allowed
@@ -90,7 +90,8 @@ def main() -> None:
         store = prepare(*complete_journey(), Path(folder) / "store", PREPARE, QUIET)
         lines = list(tables(store, Path(folder), options.steps))
     if options.out is not None:
-        text = "\n".join([header(), "", f"    python benchmarks/plan.py --steps {options.steps}", "", *lines, ""])
+        top = header("plan", f"load {os.getloadavg()[0]:.1f} at the end")
+        text = "\n".join([top, "", f"    python benchmarks/plan.py --steps {options.steps}", "", *lines, ""])
         (options.out / f"plan-{dt.date.today().isoformat()}.md").write_text(text)
 
 
@@ -225,20 +226,6 @@ def bytes_written() -> int:
     """By this process so far, to files and sockets."""
     lines = Path("/proc/self/io").read_text().splitlines()
     return int(dict(line.split(": ") for line in lines)["wchar"])
-
-
-def header() -> str:
-    """Date and machine."""
-    return (
-        f"`plan`, {dt.date.today().isoformat()}, {platform.machine()}, {os.cpu_count()} cores, Python "
-        f"{platform.python_version()}, PyTorch {torch.__version__} on CPU, load {os.getloadavg()[0]:.1f} at the end"
-    )
-
-
-def say(line: str) -> str:
-    """Print a line and give it back."""
-    print(line, flush=True)
-    return line
 
 
 if __name__ == "__main__":

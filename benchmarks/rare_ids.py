@@ -14,7 +14,6 @@ rare-ids-<date>.md there.
 import argparse
 import datetime as dt
 import os
-import platform
 import shutil
 import tempfile
 import time
@@ -39,6 +38,7 @@ from prismrec.model.embeddings import SPARE_ROWS
 from prismrec.model.run import load_run
 from prismrec.toml import load_config
 from prismrec.train.trainer import train
+from saying import header, say
 
 K = 50
 SMALLER = (
@@ -94,7 +94,8 @@ def main() -> None:
         store = prepare(*complete_journey(), Path(folder) / "store", PREPARE, QUIET)
         lines = list(tables(store, Path(folder), options.seed, options.max_steps))
     command = f"python benchmarks/rare_ids.py --seed {options.seed} --max-steps {options.max_steps}"
-    text = "\n".join([header(), "", f"    {command}", "", describe(store), "", *lines, ""])
+    top = header("rare_ids", f"{torch.get_num_threads()} threads")
+    text = "\n".join([top, "", f"    {command}", "", describe(store), "", *lines, ""])
     if options.out is not None:
         (options.out / f"rare-ids-{dt.date.today().isoformat()}.md").write_text(text)
 
@@ -172,20 +173,6 @@ def describe(store: Store) -> str:
         for name, (low, high) in GROUPS.items()
     ]
     return f"{store.num_events:,} events; {'; '.join(parts)}."
-
-
-def header() -> str:
-    """Date and machine."""
-    return (
-        f"`rare_ids`, {dt.date.today().isoformat()}, {platform.machine()}, {os.cpu_count()} cores, Python "
-        f"{platform.python_version()}, PyTorch {torch.__version__} on CPU, {torch.get_num_threads()} threads"
-    )
-
-
-def say(line: str) -> str:
-    """Print a line and give it back."""
-    print(line, flush=True)
-    return line
 
 
 if __name__ == "__main__":

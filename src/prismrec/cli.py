@@ -15,7 +15,7 @@ import typer
 from prismrec.errors import ConfigError, PrismRecError, RankError
 from prismrec.options import check_positive, parse_columns, parse_numbers
 
-_INTERRUPTED, _ELSEWHERE = 130, 75
+_INTERRUPTED = 130
 
 app = typer.Typer(
     help="Candidate generation with several vectors per user, learned without amplifying popularity.",
@@ -188,7 +188,6 @@ def train(
         from prismrec.train.settings import check_place
 
         check_place(out, resume=resume)  # a restart would take a run that is there for its own
-
         arguments = ["train", str(store), "--out", str(out), *(f"--set={setting}" for setting in settings or [])]
         for name, path in (("config", config), ("warm-start", warm_start), ("continue-from", continue_from)):
             arguments += [] if path is None else [f"--{name}", str(path)]
@@ -489,7 +488,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(arguments, prog_name="prismrec")
     except RankError:
-        sys.exit(_ELSEWHERE)  # another process says why
+        sys.exit(RankError.STATUS)  # another process says why
     except PrismRecError as error:
         _fail(str(error), 1)
     except OSError as error:

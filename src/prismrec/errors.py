@@ -35,6 +35,9 @@ class TrainingError(PrismRecError):
 class RankError(TrainingError):
     """Another process of a distributed training failed, or is gone."""
 
+    STATUS = 75
+    """Of a process that ends since another did, which says why."""
+
 
 class SearchIndexError(PrismRecError):
     """An index cannot be built at the required recall, or does not fit its vectors."""

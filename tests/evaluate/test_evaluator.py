@@ -15,7 +15,7 @@ from prismrec.data.prepare import prepare
 from prismrec.data.store import Split, Store
 from prismrec.errors import ArtifactError, ConfigError, DataError
 from prismrec.evaluate.candidates import find_candidates
-from prismrec.evaluate.evaluator import evaluate, recall_at_k, recalls_at_k
+from prismrec.evaluate.evaluator import evaluate, recalls_at_k
 from prismrec.evaluate.labelled import labelled_auc
 from prismrec.evaluate.queries import make_queries
 from prismrec.index.exact import ExactIndex
@@ -122,9 +122,9 @@ def test_lists_are_those_that_would_be_served(root: Path) -> None:
 def test_recall_for_validation_equals_the_report(root: Path) -> None:
     run = load_run(root / "multi")
     report = evaluate(root / "multi", "valid", [10], console=QUIET)
-    value = recall_at_k(run.model, run.store, "valid", 10, run.config.history, True, 1000, 0)
+    value = np.mean(recalls_at_k(run.model, run.store, "valid", 10, run.config.history, True, 1000, 0))
     assert value == pytest.approx(report.methods[0].metrics["recall@10"].value)
-    whole = recall_at_k(run.model, run.store, "valid", 10_000, run.config.history, True, 1000, 0)
+    whole = np.mean(recalls_at_k(run.model, run.store, "valid", 10_000, run.config.history, True, 1000, 0))
     assert whole == 1  # k is cut to the catalogue
     parts = [
         recalls_at_k(run.model, run.store, "valid", 10, run.config.history, True, 1000, 0, part=(part, 3))

@@ -32,6 +32,7 @@ from prismrec.train.continuation import continued_settings, first_new_events, op
 from prismrec.train.trainer import Trainer, train
 
 from .conftest import group_events, group_items
+from .killing import DIE_AT_RENAME
 
 QUIET = Console(quiet=True)
 MakeConfig = Callable[..., Config]
@@ -184,20 +185,14 @@ def test_another_model_is_refused(world: tuple[Path, Path], tmp_path: Path) -> N
     assert not (tmp_path / "run" / "config.toml").exists()
 
 
-CONTINUE_UNTIL_KILLED = """
+CONTINUE_UNTIL_KILLED = f"""
 import os, signal, sys
 from pathlib import Path
 
 store, out, run, name, times = sys.argv[1:]
 left = int(times)
 
-def watch(event, arguments):
-    global left
-    if event == "os.rename" and Path(os.fsdecode(arguments[1])).name == name:
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
+{DIE_AT_RENAME}
 import torch
 from rich.console import Console
 from prismrec.train.trainer import train

@@ -24,24 +24,20 @@ from prismrec.model.run import load_run
 from prismrec.toml import dump_toml
 from prismrec.train.trainer import train
 
+from .killing import DIE_AT_RENAME
+
 MakeConfig = Callable[..., Config]
 QUIET = Console(quiet=True)
 SETTINGS = ("train.max_steps=60", "train.checkpoint_every=7", "train.validate_every=10", "train.patience=100")
 
-TRAIN_UNTIL_KILLED = """
+TRAIN_UNTIL_KILLED = f"""
 import os, signal, sys
 from pathlib import Path
 
 store, out, config, resume, warm_start, name, times = sys.argv[1:]
 left = int(times)
 
-def watch(event, arguments):
-    global left
-    if event == "os.rename" and Path(os.fsdecode(arguments[1])).name == name:
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
+{DIE_AT_RENAME}
 import torch
 from rich.console import Console
 from prismrec.toml import load_config

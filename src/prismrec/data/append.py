@@ -26,7 +26,7 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
-from prismrec.artifact import MANIFEST, describe_files, manifest_content, write_json
+from prismrec.artifact import MANIFEST, describe_files, manifest_content, synchronize, write_json
 from prismrec.config import PrepareConfig
 from prismrec.data.catalogue import KEY, Catalogue, catalogue_of
 from prismrec.data.columns import column_keys
@@ -208,18 +208,10 @@ def _new_part(store: Store) -> Iterator[Path]:
     try:
         yield directory
         for path in (*directory.iterdir(), directory, parts):
-            _synchronize(path)
+            synchronize(path)
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
-
-
-def _synchronize(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write_users(directory: Path, store: Store, sequences: Sequences) -> int:

@@ -96,27 +96,6 @@ def evaluate(
     )
 
 
-def recall_at_k(
-    model: MultiInterestModel,
-    store: Store,
-    split: Split,
-    k: int,
-    history: HistoryConfig,
-    exclude_seen: bool,
-    max_users: int,
-    seed: int,
-) -> float:
-    """Mean recall@k over a sample of users and the full catalogue: what training validates by.
-
-    The sample depends on the seed alone, so that validations of one training compare. A k above the
-    catalogue's size is the catalogue's size.
-
-    Raises:
-        DataError: the split is unknown, or no sampled user has a history and a target in it.
-    """
-    return float(np.mean(recalls_at_k(model, store, split, k, history, exclude_seen, max_users, seed)))
-
-
 def recalls_at_k(
     model: MultiInterestModel,
     store: Store,
@@ -128,9 +107,14 @@ def recalls_at_k(
     seed: int,
     part: tuple[int, int] = (0, 1),
 ) -> np.ndarray:
-    """`recall_at_k` of each user of one of several parts, (part, number of parts).
+    """Recall@k of a sample of users over the full catalogue: their mean is what training validates by.
 
-    The model is called as often for each part, with users of the first again where one has fewer.
+    The sample depends on the seed alone, so that validations of one training compare. A k above the
+    catalogue's size is the catalogue's size. Several processes take a part of the users each, (part, number of
+    parts): the model is called as often for each part, with users of the first again where one has fewer.
+
+    Raises:
+        DataError: the split is unknown, or no sampled user has a history and a target in it.
     """
     queries = make_queries(
         store,

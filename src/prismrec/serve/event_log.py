@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prismrec.artifact import replacing_file
+from prismrec.artifact import replacing_file, synchronize
 from prismrec.errors import ArtifactError
 from prismrec.serve.event_rows import by_user, lasting, with_features
 from prismrec.serve.event_segments import Segment, damage, header_bytes, read_segment, record_bytes
@@ -193,18 +193,10 @@ def _remove(directory: Path, paths: list[Path]) -> None:
     The last of them goes first: whatever is left of them when the process is killed came before the rest of what is in
     the new file, so that events of one second, each read where it comes first, stay in their order.
     """
-    _synchronize_directory(directory)
+    synchronize(directory)
     for path in reversed(paths):
         path.unlink()
-        _synchronize_directory(directory)
-
-
-def _synchronize_directory(directory: Path) -> None:
-    opened = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+        synchronize(directory)
 
 
 def _lock_directory(directory: Path) -> io.FileIO:

@@ -14,11 +14,11 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from prismrec.errors import TrainingError
+from prismrec.errors import RankError, TrainingError
 from prismrec.train.distributed import check_torchrec
 
-REPORTED, ELSEWHERE = 1, 75
-"""Statuses of a process that has said what is wrong, and of one that ended since another did."""
+REPORTED = 1
+"""Status of a process that has said what is wrong."""
 
 
 def run_in_processes(arguments: Sequence[str], processes: int, restarts: int) -> int:
@@ -59,12 +59,12 @@ def run_in_processes(arguments: Sequence[str], processes: int, restarts: int) ->
 
 def _status_of(failures: list[tuple[int, ProcessFailure]]) -> int:
     # torchrun itself ends by SIGTERM those that are left
-    causes = [each for each in failures if each[1].exitcode not in (ELSEWHERE, -signal.SIGTERM)]
+    causes = [each for each in failures if each[1].exitcode not in (RankError.STATUS, -signal.SIGTERM)]
     if any(failure.exitcode == REPORTED for _, failure in causes):
         return REPORTED
     rank, failure = (causes or failures)[0]
     how = f"killed by {failure.signal_name()}" if failure.exitcode < 0 else f"ended with status {failure.exitcode}"
-    if failure.exitcode == ELSEWHERE:
+    if failure.exitcode == RankError.STATUS:
         how = "cut off from the others"
     raise TrainingError(
         f"rank {rank} (process {failure.pid}) was {how}, so that training stopped; the same command with --resume goes "
