@@ -5,6 +5,8 @@ alone, and everything here costs it nothing.
 """
 
 import os
+import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +15,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]  # torch lists neither
+from torch.distributed.rendezvous import rendezvous
 
 from prismrec.errors import ConfigError, PrismRecError, RankError
 
@@ -119,7 +123,8 @@ def join_ranks() -> Iterator[Ranks]:
     if torch.cuda.is_available():
         torch.cuda.set_device(ranks.place % torch.cuda.device_count())
     try:
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        distributed.init_process_group(backend, store=_meet(ranks), rank=ranks.rank, world_size=size, timeout=_PATIENCE)
         yield ranks
         distributed.barrier()
     except PrismRecError:
@@ -171,6 +176,28 @@ def check_torchrec() -> None:
             f"training in several processes needs TorchRec, which is not there ({error}): run `make distributed`, or "
             "what docs/scaling.md says"
         ) from error
+
+
+def _meet(ranks: Ranks) -> Store:
+    """A store that only the processes of this start know.
+
+    torchrun keeps one store through all its restarts, in which a process finds addresses of the dead. How often it
+    has restarted is no name for a start: a machine that joins later counts from 0. So the first rank chooses a name,
+    and answers with it whatever question it finds from each of the others, until that rank says that it has heard.
+    """
+    store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
+    name = uuid.uuid4().hex
+    if not ranks.first:
+        store.set(f"question of {ranks.rank}", name)
+        name = store.get(name).decode()
+        store.set(f"{name} heard by {ranks.rank}", "")
+        return PrefixStore(name, store)
+    for rank in range(1, ranks.size):
+        while not store.check([f"{name} heard by {rank}"]):
+            question = store.get(f"question of {rank}").decode()
+            store.set(question, name)
+            time.sleep(0.01)
+    return PrefixStore(name, store)
 
 
 def _restarted() -> bool:
