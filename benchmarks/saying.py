@@ -9,9 +9,10 @@ import torch
 
 def header(name: str, rest: str) -> str:
     """Date and machine of the benchmark `name`; `rest` ends the line."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     return (
         f"`{name}`, {dt.date.today().isoformat()}, {platform.machine()}, {os.cpu_count()} cores, Python "
-        f"{platform.python_version()}, PyTorch {torch.__version__} on CPU, {rest}"
+        f"{platform.python_version()}, PyTorch {torch.__version__} on {device}, {rest}"
     )
 
 

@@ -35,7 +35,7 @@ class _SumInChunks(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, parts: Sequence[tuple[Part, Slices]], *tensors: Tensor) -> Tensor:
         total = tensors[0].new_zeros(())
-        gradients = [torch.zeros_like(tensor) if tensor.requires_grad else tensor.new_empty(0) for tensor in tensors]
+        gradients: list[Tensor | None] = [None] * len(tensors)
         for part, rows in parts:
             inputs = [piece.detach().requires_grad_(piece.requires_grad) for piece in _sliced(tensors, rows)]
             with torch.enable_grad():
@@ -44,16 +44,25 @@ class _SumInChunks(torch.autograd.Function):
             found = torch.autograd.grad(loss, [inputs[index] for index in needed], allow_unused=True)
             for index, gradient in zip(needed, found, strict=True):
                 if gradient is not None:
-                    gradients[index][rows[index]] += gradient
+                    gradients[index] = _added(gradients[index], gradient, tensors[index], rows[index])
             total += loss.detach()
-        ctx.needed = [tensor.requires_grad for tensor in tensors]
-        ctx.save_for_backward(*gradients)
+        pairs = zip(gradients, tensors, strict=True)
+        ctx.save_for_backward(
+            *(torch.zeros_like(each) if found is None and each.requires_grad else found for found, each in pairs)
+        )
         return total
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor) -> Any:
-        pairs = zip(ctx.saved_tensors, ctx.needed, strict=True)
-        return None, *(gradient * scale if needed else None for gradient, needed in pairs)
+        return None, *(None if gradient is None else gradient * scale for gradient in ctx.saved_tensors)
+
+
+def _added(total: Tensor | None, gradient: Tensor, tensor: Tensor, rows: slice) -> Tensor:
+    """Add the gradient of some rows of a tensor; that of a whole tensor in its own layout, which is fastest."""
+    if total is None:
+        total = torch.zeros_like(gradient if gradient.shape == tensor.shape else tensor)
+    total[rows] += gradient
+    return total
 
 
 def _sliced(tensors: Sequence[Tensor], rows: Slices) -> list[Tensor]:

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from prismrec.loss.chunked import Part, Slices, sum_in_chunks
 from prismrec.loss.negatives import Seen
+from prismrec.loss.products import linear
 from prismrec.loss.ranks import summed
 from prismrec.loss.rows import select_rows
 from prismrec.loss.softmax import REFERENCE_EPSILON, positive_log_prob, shared_positive_log_prob
 
 Reading = Literal["expectation", "log_sum_exp", "maximum"]
-LOGITS_PER_CHUNK = 4_000_000  # 16 MB of float32, which fits the caches of a server
+LOGITS_PER_CHUNK = 8_000_000  # 32 MB of float32, which fits the caches of a server
 
 
 class Candidates(NamedTuple):
@@ -119,6 +120,7 @@ def contrastive_loss(
 
         return loss, [moments, rows, slice(None), rows]
 
+    candidates = _rounded(candidates)
     rows_per_chunk = max(1, LOGITS_PER_CHUNK // max(len(candidates.ids) * interests.shape[1], 1))
     parts = [of_rows(*slices) for slices in _chunks(len(interests), rows_per_chunk, positives.moment, seen.moment)]
     total = sum_in_chunks(parts, interests, positives.vectors, candidates.vectors, positives.prob_vector)
@@ -243,28 +245,47 @@ def _log_prob(
 ) -> Tensor:
     """Log p(v, positive) [b, V] of a chunk, or [b, 1] of the maximum, from vectors over the temperature [g, V, D]."""
     positive = torch.einsum("bvd,bd->bv", select_rows(scaled, positives.moment), positives.vectors)
-    negatives = scaled @ candidates.vectors.T  # [g, V, N]
     example, entry = (positives.ids[:, None] == candidates.ids).nonzero(as_tuple=True)
-    negatives.transpose(1, 2)[positives.moment[example], entry] = -torch.inf
-    negatives.transpose(1, 2)[seen.moment, seen.entry] = -torch.inf
     own_weight = candidates.weights.new_zeros(len(positive), candidates.weights.shape[1])
     own_weight.index_add_(0, example, candidates.weights[entry])
     absent = ~scaled.any(-1)
-    if absent.any():
+    some_absent = bool(absent.any())
+    if some_absent:
         positive = positive.masked_fill(absent[positives.moment], -torch.inf)
-        negatives = negatives.masked_fill(absent[..., None], -torch.inf)
-    if maximum:
-        positive, negatives = positive.amax(1, keepdim=True), negatives.amax(1, keepdim=True)
+    with torch.no_grad():
+        one_column = candidates.weights.shape[1] == 1
+        bias = candidates.weights[:, 0].log() if one_column else None
+        negatives = linear(scaled, candidates.vectors, bias)  # [g, V, N]
+        negatives.transpose(1, 2)[positives.moment[example], entry] = -torch.inf
+        negatives.transpose(1, 2)[seen.moment, seen.entry] = -torch.inf
+        if some_absent:
+            negatives.masked_fill_(absent[..., None], -torch.inf)
+        if maximum:  # of each item, only the vector that is best for it counts
+            best, vector = negatives.max(1, keepdim=True)
+            negatives.fill_(-torch.inf).scatter_(1, vector, best)
     return shared_positive_log_prob(
-        positive,
+        positive.amax(1, keepdim=True) if maximum else positive,
+        scaled,
+        candidates.vectors,
         negatives,
-        candidates.weights,
+        None if one_column else candidates.weights,
         own_weight,
         positives.column,
         positives.ids,
         positives.moment,
         margin=margin,
         joint=joint,
+    )
+
+
+def _rounded(candidates: Candidates) -> Candidates:
+    """With some of weight 0 at the end, to a multiple of 64: products of even sizes are faster."""
+    more = -len(candidates.ids) % 64
+    pad = torch.nn.functional.pad
+    return Candidates(
+        pad(candidates.vectors, (0, 0, 0, more)),
+        pad(candidates.ids, (0, more), value=-1),
+        pad(candidates.weights, (0, 0, 0, more)),
     )
 
 

@@ -1,11 +1,16 @@
 """The weighted softmax that carries the queue's weights, in the reference's form and in an exact, faster one."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from prismrec.loss.products import inner_product, product
 from prismrec.loss.rows import select_columns, select_rows
 
 REFERENCE_EPSILON = 1e-8
+_CACHED_LOGITS = 131_072  # 512 KB of float32, which the cache of a core holds
 
 
 def weighted_softmax(
@@ -65,8 +70,10 @@ def positive_log_prob(
 
 def shared_positive_log_prob(
     positive: Tensor,
+    scaled: Tensor,
+    vectors: Tensor,
     negatives: Tensor,
-    weights: Tensor,
+    weights: Tensor | None,
     own_weight: Tensor,
     column: Tensor,
     positive_ids: Tensor,
@@ -81,9 +88,14 @@ def shared_positive_log_prob(
     those of the other targets are added again for each target.
 
     Args:
-        positive: logits of the positive [B, V], without the margin; -inf where a vector does not count.
-        negatives: logits of the negatives [G, V, N]; -inf where one is a target of the moment.
-        weights: not negative [N, C]; a target of column c counts entry n with weight [n, c].
+        positive: logits of the positive [B, V], without the margin; -inf where a vector does not count. Or [B, 1], of
+            one vector only, if `joint`.
+        scaled: user vectors over the temperature [G, V, D].
+        vectors: of the negatives [N, D].
+        negatives: their logits, `scaled @ vectors.T` [G, V, N]; -inf where one does not count, as a target of the
+            moment does not. Overwritten.
+        weights: not negative [N, C]; a target of column c counts entry n with weight [n, c]. None if `negatives` has
+            the logarithm of the only column added.
         own_weight: sum of the weights of the entries that are the target [B, C].
         column: column of each target [B].
         positive_ids: ids [B].
@@ -92,27 +104,67 @@ def shared_positive_log_prob(
         joint: normalise over (vector, item) pairs, not over the items of each vector.
 
     Returns:
-        Log-probabilities [B, V].
+        Log-probabilities, of the shape of `positive`.
     """
     with torch.no_grad():
         siblings = _sibling_weights(positive_ids, moment, own_weight, column)
         as_negative = torch.where(own_weight.amax(-1, keepdim=True) > 0, 0.0, -torch.inf)  # [B, 1]
-        largest = negatives.amax(-1)  # [G, V]
-        largest.scatter_reduce_(0, moment[:, None].expand_as(positive), positive + as_negative, "amax")
+        largest, rivals = negatives.amax(-1), positive + as_negative
         if joint:
-            largest = largest.amax(1, keepdim=True).expand_as(largest)
+            largest, rivals = largest.amax(1, keepdim=True), rivals.amax(1, keepdim=True)
+        largest.scatter_reduce_(0, moment[:, None].expand_as(rivals), rivals, "amax")
         largest = largest.nan_to_num(neginf=0.0)  # no negative at all
-    mass = (negatives - largest[..., None]).exp_() @ weights  # [G, V, C]
+    mass: Tensor = _Mass.apply(scaled, vectors, negatives, largest, weights)  # type: ignore[no-untyped-call]
     shifted = positive - largest[moment]
+    own = shifted - margin
+    total, among_others = own, (shifted + as_negative).exp()
+    if joint:
+        total, among_others = own.logsumexp(1, keepdim=True), among_others.sum(1, keepdim=True)
+        mass = mass.sum(1, keepdim=True)
     others = select_columns(select_rows(mass, moment), column)
     if siblings is not None:
-        others = others + siblings @ (shifted + as_negative).exp()
-    own = shifted - margin
-    total = own
-    if joint:
-        total, others = own.logsumexp(1, keepdim=True), others.sum(1, keepdim=True)
+        others = others + siblings @ among_others
     log_others = torch.where(others > 0, others.clamp(min=torch.finfo(others.dtype).tiny).log(), -torch.inf)
     return own - torch.logaddexp(total, log_others)
+
+
+class _Mass(torch.autograd.Function):
+    """Sum over the negatives of their weighted exponentials [G, V, C], whose gradients are matrix products as well.
+
+        m_vc = sum_n w_nc p_vn,  p_vn = exp(<x_v, y_n> - largest_v)
+        dm_vc / dx_v = sum_n w_nc p_vn y_n,  dm_vc / dy_n = w_nc p_vn x_v
+
+    With one column, whose weights are in the logits, the incoming gradient goes into the thin factors of these
+    products, so that nothing else passes over the G * V * N exponentials. Those are taken in place, a part at a time
+    that stays in a core's cache.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, scaled: Tensor, vectors: Tensor, logits: Tensor, largest: Tensor, weights: Tensor | None
+    ) -> Tensor:
+        shifts = largest.expand(logits.shape[:2]).reshape(-1, 1)
+        exponentials = logits.flatten(0, 1)
+        rows = len(exponentials) if logits.is_cuda else max(1, _CACHED_LOGITS // max(logits.shape[-1], 1))
+        masses = []
+        for part, shift in zip(exponentials.split(rows), shifts.split(rows), strict=True):
+            part.sub_(shift).exp_()
+            masses.append(part.sum(-1, keepdim=True) if weights is None else part @ weights)
+        ctx.save_for_backward(scaled, vectors, exponentials, weights)
+        return torch.cat(masses).unflatten(0, logits.shape[:2])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        scaled, vectors, exponentials, weights = ctx.saved_tensors
+        gradient, flat = gradient.flatten(0, 1), scaled.flatten(0, 1)
+        if weights is None:
+            of_scaled = gradient * product(exponentials, vectors)
+            of_vectors = inner_product(exponentials, gradient * flat)
+        else:
+            of_logits = exponentials * (gradient @ weights.T)
+            of_scaled, of_vectors = product(of_logits, vectors), inner_product(of_logits, flat)
+        return of_scaled.view_as(scaled), of_vectors, None, None, None
 
 
 def _sibling_weights(positive_ids: Tensor, moment: Tensor, weight: Tensor, column: Tensor) -> Tensor | None:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from prismrec.loss.products import linear
+
 
 def unit_norm(x: Tensor) -> Tensor:
     """Scale the last dimension to length one: x * rsqrt(max(sum x^2, 1e-12)); zero stays zero."""
@@ -14,9 +16,20 @@ def unit_normal(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.randn(shape) * shape[-1] ** -0.5)
 
 
-def dense(in_features: int, out_features: int, bias: bool = True) -> nn.Linear:
+class Dense(nn.Linear):
+    """A dense layer, of inputs alone or beside inputs that all users share."""
+
+    def forward(self, x: Tensor, shared: Tensor | None = None) -> Tensor:
+        """[B, P, D] and [P, D''] -> [B, P, D'], of both side by side; what is shared is multiplied once."""
+        if shared is None:
+            return linear(x, self.weight, self.bias)
+        own, common = self.weight.split([x.shape[-1], shared.shape[-1]], 1)
+        return linear(x, own) + linear(shared, common, self.bias)
+
+
+def dense(in_features: int, out_features: int, bias: bool = True) -> Dense:
     """A dense layer, Glorot normal weights, zero bias."""
-    layer = nn.Linear(in_features, out_features, bias=bias)
+    layer = Dense(in_features, out_features, bias=bias)
     nn.init.xavier_normal_(layer.weight)
     if bias:
         nn.init.zeros_(layer.bias)
@@ -24,7 +37,7 @@ def dense(in_features: int, out_features: int, bias: bool = True) -> nn.Linear:
 
 
 class PathwiseLinear(nn.Module):
-    """One dense layer per path: [B, P, D] -> [B, P, D']."""
+    """One dense layer per path, as `Dense` of inputs alone or beside those that all users share."""
 
     def __init__(self, num_paths: int, in_features: int, out_features: int) -> None:
         super().__init__()
@@ -33,8 +46,12 @@ class PathwiseLinear(nn.Module):
         for path in self.weight.data:
             nn.init.xavier_normal_(path)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.einsum("bpd,pde->bpe", x, self.weight) + self.bias
+    def forward(self, x: Tensor, shared: Tensor | None = None) -> Tensor:
+        """[B, P, D] and [P, D''] -> [B, P, D']."""
+        if shared is None:
+            return torch.einsum("bpd,pde->bpe", x, self.weight) + self.bias
+        own, common = self.weight.split([x.shape[-1], shared.shape[-1]], 1)
+        return torch.einsum("bpd,pde->bpe", x, own) + (torch.einsum("pd,pde->pe", shared, common) + self.bias)
 
 
 class UnitLayerNorm(nn.Module):

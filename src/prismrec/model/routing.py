@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from prismrec.loss.products import linear
 from prismrec.model.layers import PathwiseLinear, dense, unit_norm, unit_normal
 
 Routing = Literal["soft", "log", "hard", "straight_through"]
@@ -24,7 +25,7 @@ class PrototypeRouter(nn.Module):
         `soft` gives probabilities, `log` their logarithms, `hard` a one-hot without gradient,
         `straight_through` a one-hot with the gradient of `soft`.
         """
-        logits = unit_norm(x) @ unit_norm(self.prototypes).T / self.temperature
+        logits = linear(unit_norm(x), unit_norm(self.prototypes)) / self.temperature
         if routing == "log":
             return torch.log_softmax(logits, -1)
         soft = torch.softmax(logits, -1)
@@ -81,7 +82,5 @@ class DisentangleLayer(nn.Module):
         joint = torch.where(mask[:, None], joint, 0.0)
         weights = joint / (joint.sum(-1, keepdim=True) + 1e-8) if self.equalize else joint
         pooled = weights @ unit_norm(items)
-        inputs = pooled
-        if self.prior is not None:
-            inputs = torch.cat([pooled, self.prior.expand(len(items), -1, -1)], -1)
-        return self.transform(inputs) + pooled, joint
+        first, tanh, second = self.transform
+        return second(tanh(first(pooled, self.prior))) + pooled, joint

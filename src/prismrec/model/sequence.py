@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from prismrec.config import EncoderConfig
-from prismrec.model.layers import floor_log2
+from prismrec.model.layers import Dense, floor_log2
 
 TIME_BUCKETS = 32  # of log2(1 + seconds): up to 136 years
 HIDDEN = -1e4  # softmax gives exp(-1e4) = 0 and so does silu, of which -inf would be none
@@ -136,7 +136,7 @@ def _heads(projected: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:
     return projected.unflatten(-1, (parts, num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
-def _linear(in_features: int, out_features: int) -> nn.Linear:
-    layer = nn.Linear(in_features, out_features, bias=False)
+def _linear(in_features: int, out_features: int) -> Dense:
+    layer = Dense(in_features, out_features, bias=False)
     nn.init.normal_(layer.weight, std=0.4 * in_features**-0.5)
     return layer

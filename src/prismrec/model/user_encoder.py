@@ -154,4 +154,5 @@ class UserEncoder(HistoryEncoder):
     def _context_keys(self, categories: Tensor, user: UserContext) -> Tensor:
         """Each click's circumstances: how long, how long ago, when, in which category, [B, T, 3D]."""
         circumstances = self.circumstances(user, user.now[:, None] - user.time)
-        return torch.cat([torch.stack(circumstances).mean(0), self.time(user.time), categories], -1)
+        mean = sum(circumstances[1:], circumstances[0]) / len(circumstances)
+        return torch.cat([mean, self.time(user.time), categories], -1)

@@ -62,7 +62,7 @@ class Optimizers:
         }
         self._sharded = None if ranks.size == 1 else _sharded_adagrad(tables, config.table_learning_rate)
         self._optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(self._dense, lr=config.learning_rate, weight_decay=config.weight_decay),
+            torch.optim.AdamW(self._dense, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True),
             self._sharded or by_name[config.table_optimizer](self._tables, lr=config.table_learning_rate),
         ]
         self._schedules = [

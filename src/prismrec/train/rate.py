@@ -15,6 +15,7 @@ from prismrec.data.windows import WindowLoader
 from prismrec.errors import TrainingError
 from prismrec.model.run import build_model
 from prismrec.train.distributed import choose_device
+from prismrec.train.hardware import keep_freed_memory, trains_in_bfloat16
 from prismrec.train.optimizers import Optimizers
 from prismrec.train.settings import size_tables
 from prismrec.train.step import TrainStep
@@ -40,10 +41,11 @@ def measure_rate(store: Store, config: Config, steps: int, ranks: int = 1) -> fl
     config = _with_small_tables(size_tables(config, store))
     settings = config.train
     device = choose_device(settings.device)
+    keep_freed_memory()
     torch.manual_seed(settings.seed)
     model = build_model(config, store.schema)
     step = TrainStep(config, store, model).to(device)
-    bfloat16 = settings.precision == "bfloat16" or (settings.precision == "auto" and device.type == "cuda")
+    bfloat16 = trains_in_bfloat16(settings.precision, device)
     optimizers = Optimizers([model, step.objective], settings, _WARM_UP + steps)
     kind = ExampleLoader if config.model.encoder.kind == "none" else WindowLoader
     part = (0, ranks)

@@ -30,6 +30,7 @@ from prismrec.train.continuation import (
     with_new_targets,
 )
 from prismrec.train.distributed import ALONE, Ranks, choose_device, join_ranks
+from prismrec.train.hardware import has_bfloat16, keep_freed_memory, trains_in_bfloat16
 from prismrec.train.logs import Silence, TrainingLog
 from prismrec.train.optimizers import Optimizers
 from prismrec.train.settings import resolve_config
@@ -138,8 +139,10 @@ class Trainer:
         self.store, self.out, self.config, self.console, self.ranks = store, out, config, console, ranks
         settings = config.train
         self.device = device or choose_device(settings.device, ranks.place)
-        bfloat16_by_default = settings.precision == "auto" and self.device.type == "cuda"
-        self.bfloat16 = settings.precision == "bfloat16" or bfloat16_by_default
+        self.bfloat16 = trains_in_bfloat16(settings.precision, self.device)
+        if self.bfloat16 and not has_bfloat16(self.device):
+            console.print(f"train.precision='bfloat16': {self.device} only emulates it; float32 is many times faster")
+        keep_freed_memory()
         torch.manual_seed(settings.seed)
         self.model = self._build_model()
         self.step = TrainStep(config, store, self.model).to(self.device)

@@ -1,0 +1,39 @@
+"""What training takes from the hardware: the numbers it multiplies in, and memory that it keeps."""
+
+import ctypes
+import sys
+from typing import Literal
+
+import torch
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+_LARGEST_BLOCK, _NEVER = 2**30, 2**31 - 1
+
+
+def trains_in_bfloat16(precision: Literal["auto", "float32", "bfloat16"], device: torch.device) -> bool:
+    """Whether the encoders multiply in bfloat16: as set; by default on a GPU that has it, and nowhere else.
+
+    A processor with instructions for it gains with large models only (benchmarks/training.py), and one without is many
+    times slower.
+    """
+    if precision == "auto":
+        return device.type == "cuda" and has_bfloat16(device)
+    return precision == "bfloat16"
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 by instructions of its own."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return any(there for name, there in torch.cpu.get_capabilities().items() if "bf16" in name)  # avx512_bf16, amx_bf16
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what large tensors leave for the next step; other allocators are left as they are.
+
+    Otherwise it gives it back, and the system maps it again page by page, which has cost up to a third of a step.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, _LARGEST_BLOCK)
+        mallopt(_TRIM_THRESHOLD, _NEVER)
