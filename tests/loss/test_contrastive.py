@@ -217,7 +217,7 @@ def test_equals_the_pair_form_and_its_gradients(
         "joint": joint,
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(contrastive, "LOGITS_PER_CHUNK", logits_per_chunk)
+        patch.setattr(contrastive, "LOGITS_PER_CHUNK", {"cpu": logits_per_chunk})
         shared = contrastive_loss(problem.unit_interests(), positives, candidates, **more)
         with torch.no_grad():
             without_gradients = contrastive_loss(problem.unit_interests(), positives, candidates, **more)
@@ -287,7 +287,7 @@ def test_readings_equal_brute_force_and_absent_vectors_leave_no_trace(
     present[:, 0] |= ~present.any(1)
     vectors = problem.unit_interests() * present[..., None]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(contrastive, "LOGITS_PER_CHUNK", chunk)
+        patch.setattr(contrastive, "LOGITS_PER_CHUNK", {"cpu": chunk})
         found = contrastive_loss(
             vectors,
             *problem.examples(),

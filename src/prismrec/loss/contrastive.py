@@ -19,7 +19,8 @@ from prismrec.loss.rows import select_rows
 from prismrec.loss.softmax import REFERENCE_EPSILON, positive_log_prob, shared_positive_log_prob
 
 Reading = Literal["expectation", "log_sum_exp", "maximum"]
-LOGITS_PER_CHUNK = 8_000_000  # 32 MB of float32, which fits the caches of a server
+LOGITS_PER_CHUNK = {"cpu": 8_000_000, "cuda": 64_000_000}
+"""32 MB of float32 fit the caches of a server; a GPU starts slowly, and so on more at once."""
 
 
 class Candidates(NamedTuple):
@@ -121,7 +122,8 @@ def contrastive_loss(
         return loss, [moments, rows, slice(None), rows]
 
     candidates = _rounded(candidates)
-    rows_per_chunk = max(1, LOGITS_PER_CHUNK // max(len(candidates.ids) * interests.shape[1], 1))
+    logits_per_chunk = LOGITS_PER_CHUNK[interests.device.type]
+    rows_per_chunk = max(1, logits_per_chunk // max(len(candidates.ids) * interests.shape[1], 1))
     parts = [of_rows(*slices) for slices in _chunks(len(interests), rows_per_chunk, positives.moment, seen.moment)]
     total = sum_in_chunks(parts, interests, positives.vectors, candidates.vectors, positives.prob_vector)
     total, weight = summed(torch.stack([total, query_weights.sum()]))
@@ -302,6 +304,8 @@ def _nll(log_prob: Tensor, prob_vector: Tensor, reading: Reading) -> Tensor:
 
 def _chunks(num_moments: int, size: int, moment: Tensor, seen_moment: Tensor) -> list[tuple[slice, ...]]:
     """Cut moments into runs of `size`: which moments, which of their positives, and which of what they have seen."""
+    if num_moments <= size:  # nothing to wait for the device for
+        return [(slice(0, num_moments), slice(0, len(moment)), slice(0, len(seen_moment)))] if len(moment) else []
     starts = torch.arange(0, num_moments + size, size, device=moment.device).clamp(max=num_moments)
     edges = (starts, torch.searchsorted(moment, starts), torch.searchsorted(seen_moment, starts))
     moments, rows, seen = ([slice(*ends) for ends in itertools.pairwise(edge.tolist())] for edge in edges)
