@@ -6,18 +6,19 @@ from typing import Literal
 
 import torch
 
+_LARGE = 256
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _LARGEST_BLOCK, _NEVER = 2**30, 2**31 - 1
 
 
-def trains_in_bfloat16(precision: Literal["auto", "float32", "bfloat16"], device: torch.device) -> bool:
-    """Whether the encoders multiply in bfloat16: as set; by default on a GPU that has it, and nowhere else.
+def trains_in_bfloat16(precision: Literal["auto", "float32", "bfloat16"], device: torch.device, dim: int) -> bool:
+    """Whether encoders of vectors [dim] multiply in bfloat16: as set; by default large ones do, on a GPU that has it.
 
-    A processor with instructions for it gains with large models only (benchmarks/training.py), and one without is many
-    times slower.
+    With smaller ones a GPU waits to be told what to do, and the conversions are more to tell. A processor with
+    instructions for it gains or loses, by model, and one without is many times slower (docs/speed.md).
     """
     if precision == "auto":
-        return device.type == "cuda" and has_bfloat16(device)
+        return device.type == "cuda" and dim >= _LARGE and has_bfloat16(device)
     return precision == "bfloat16"
 
 

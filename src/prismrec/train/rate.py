@@ -45,7 +45,7 @@ def measure_rate(store: Store, config: Config, steps: int, ranks: int = 1) -> fl
     torch.manual_seed(settings.seed)
     model = build_model(config, store.schema)
     step = TrainStep(config, store, model).to(device)
-    bfloat16 = trains_in_bfloat16(settings.precision, device)
+    bfloat16 = trains_in_bfloat16(settings.precision, device, config.model.embedding_dim)
     optimizers = Optimizers([model, step.objective], settings, _WARM_UP + steps)
     kind = ExampleLoader if config.model.encoder.kind == "none" else WindowLoader
     part = (0, ranks)

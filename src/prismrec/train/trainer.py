@@ -139,7 +139,7 @@ class Trainer:
         self.store, self.out, self.config, self.console, self.ranks = store, out, config, console, ranks
         settings = config.train
         self.device = device or choose_device(settings.device, ranks.place)
-        self.bfloat16 = trains_in_bfloat16(settings.precision, self.device)
+        self.bfloat16 = trains_in_bfloat16(settings.precision, self.device, config.model.embedding_dim)
         if self.bfloat16 and not has_bfloat16(self.device):
             console.print(f"train.precision='bfloat16': {self.device} only emulates it; float32 is many times faster")
         keep_freed_memory()
