@@ -10,6 +10,7 @@ import pytest
 from prismrec import doctor
 from prismrec.cli import main
 from prismrec.doctor import Finding, examine
+from prismrec.loss import products
 
 
 def _texts(state: str) -> str:
@@ -44,6 +45,13 @@ def test_a_package_that_is_too_old_or_not_there(monkeypatch: pytest.MonkeyPatch)
     assert _texts("missing").splitlines() == ["missing  numpy 0.1 (>=2.0)", "missing  polars not installed (>=1.37)"]
     assert "extra milvus: " in _texts("optional")
     assert "pip install 'prismrec[milvus]'" in _texts("optional")
+
+
+def test_products_fall_back_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "HAS_ONEDNN", True)
+    assert "large float32 products of a CPU: by oneDNN" in _texts("ok")
+    monkeypatch.setattr(products, "HAS_ONEDNN", False)
+    assert "optional large float32 products of a CPU: by PyTorch's own library" in _texts("optional")
 
 
 def test_a_package_that_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,11 +50,10 @@ def examine() -> Iterator[Finding]:
     yield _processors()
     yield _temporary_folder()
     yield _gpu()
+    yield _products()
     for extra in metadata.metadata(_PACKAGE).get_all("Provides-Extra") or ():
         if extra != "dev":
             yield _extra(extra, requirements)
-    compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-    yield Finding(compiler is not None, f"C++ compiler for torch.compile: {compiler or 'none'}", required=False)
 
 
 def _python() -> Finding:
@@ -147,3 +146,16 @@ def _gpu() -> Finding:
         return Finding(True, f"GPU: {torch.cuda.get_device_name()}", required=False)
     except Exception:  # whether torch works at all is another finding
         return Finding(False, "GPU: none that torch can use; training takes the CPU", required=False)
+
+
+def _products() -> Finding:
+    try:
+        from prismrec.loss import products
+
+        found = products.HAS_ONEDNN
+    except Exception:  # whether torch works at all is another finding
+        found = False
+    taken = (
+        "by oneDNN" if found else "by PyTorch's own library, slower on AMD's processors: oneDNN is not in this torch"
+    )
+    return Finding(found, f"large float32 products of a CPU: {taken}", required=False)

@@ -19,7 +19,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.fixture(params=[True, False], ids=["onednn", "plain"])
 def onednn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """With oneDNN, where it is there, and without."""
-    monkeypatch.setattr(products, "_ONEDNN", request.param and products._ONEDNN)
+    monkeypatch.setattr(products, "HAS_ONEDNN", request.param and products.HAS_ONEDNN)
 
 
 @pytest.mark.usefixtures("onednn")

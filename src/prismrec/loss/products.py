@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_ONEDNN = torch.backends.mkldnn.is_available() and platform.machine().lower() in ("x86_64", "amd64")
+HAS_ONEDNN = torch.backends.mkldnn.is_available() and platform.machine().lower() in ("x86_64", "amd64")
 _LEAST_WORK = 2**21  # multiplications, below which a call costs more than it saves
 _LEAST_WIDTH = 16
 
@@ -62,7 +62,7 @@ def inner_product(left: Tensor, right: Tensor) -> Tensor:
 
 def _is_faster(x: Tensor, weight: Tensor) -> bool:
     return (
-        _ONEDNN
+        HAS_ONEDNN
         and not torch.compiler.is_compiling()  # nor exporting
         and x.dtype == weight.dtype == torch.float32
         and x.device.type == weight.device.type == "cpu"
