@@ -331,8 +331,8 @@ def report_step(bench: Bench, store: str) -> list[str]:
         ports = [bench(f"step_ported{kind}", store, batch, queue, length)[0] for kind in ("", "_kept") if fits]
         for bfloat16 in (False, True):
             ours, extra = bench("step", store, batch, queue, length, bfloat16)
-            beside = [cell for port in ports for cell in (port * 1e3, port / ours)] or [""] * 4
-            cells = (ours * 1e3, batch / ours, extra, *beside)
+            beside = [cell for port in ports for cell in (port * 1e3, port / ours)]
+            cells = (ours * 1e3, batch / ours, extra, *(beside or ("",) * 4))
             loading = (batch / gathering, 100 * gathering / ours)
             lines.append(row(f"{batch}", f"{queue}", f"{length}", NUMBERS[bfloat16], *cells, *loading))
     return lines

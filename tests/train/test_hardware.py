@@ -22,15 +22,13 @@ print(sum(fill() for _ in range(30)))
 """
 
 
-def test_a_processor_trains_in_bfloat16_only_if_told_to() -> None:
-    found = [trains_in_bfloat16(precision, CPU, 512) for precision in ("auto", "float32", "bfloat16")]
-    assert found == [False, False, True]
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_a_gpu_does_for_large_models() -> None:
-    gpu = torch.device("cuda")
-    assert [trains_in_bfloat16("auto", gpu, dim) for dim in (128, 256)] == [False, has_bfloat16(gpu)]
+@pytest.mark.parametrize("there", [True, False])
+def test_by_default_large_models_train_in_bfloat16_where_the_hardware_has_it(
+    monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": there})
+    assert [trains_in_bfloat16("auto", CPU, dim) for dim in (64, 255, 256)] == [False, False, there]
+    assert [trains_in_bfloat16(precision, CPU, 512) for precision in ("float32", "bfloat16")] == [False, True]
 
 
 def test_a_processor_has_bfloat16_by_its_instructions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and platform.machine().lower() in ("x86_64", "amd64")
 _LEAST_WORK = 2**21  # multiplications, below which a call costs more than it saves
 _LEAST_WIDTH = 16
+_MANY_ROWS = 1024
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -39,9 +40,14 @@ class _Linear(torch.autograd.Function):
         of_x, of_weight, of_bias = ctx.needs_input_grad
         return (
             product(rows, weight).view_as(x) if of_x else None,
-            inner_product(rows, flat) if of_weight else None,
+            _of_weight(rows, flat) if of_weight else None,
             rows.sum(0) if of_bias else None,
         )
+
+
+def _of_weight(gradient: Tensor, x: Tensor) -> Tensor:
+    """`gradient.T @ x`, laid out as weights are, unless there are so many rows that to turn it around pays."""
+    return inner_product(gradient, x) if len(x) >= _MANY_ROWS else product(gradient.T, x)
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
