@@ -245,8 +245,8 @@ class TrainConfig(Section):
     decay: Literal["none", "linear", "cosine"] = "cosine"
     """How the learning rates fall to zero after the warm-up."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """In which the encoders multiply. `auto` is bfloat16 for an `embedding_dim` of 256 and more on hardware that has it,
-    and float32 otherwise, which is as fast or faster (docs/speed.md)."""
+    """In which the encoders multiply. `auto` is bfloat16 for an `embedding_dim` of 256 and more on hardware that has
+    it, and float32 otherwise, which is as fast or faster (docs/speed.md)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes a GPU where there is one."""
     validate_every: int | None = Field(None, ge=1)

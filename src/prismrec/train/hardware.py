@@ -12,10 +12,10 @@ _LARGEST_BLOCK, _NEVER = 2**30, 2**31 - 1
 
 
 def trains_in_bfloat16(precision: Literal["auto", "float32", "bfloat16"], device: torch.device, dim: int) -> bool:
-    """Whether encoders of vectors [dim] multiply in bfloat16: as set; by default large ones do, on hardware that has it.
+    """Whether encoders of vectors [dim] multiply in bfloat16: as set; by default large ones, on hardware that has it.
 
-    For smaller ones the conversions cost as much as is gained, or more; a processor that has to emulate it is many times
-    slower (docs/speed.md).
+    For smaller ones the conversions cost as much as is gained, or more; a processor that has to emulate it is many
+    times slower (docs/speed.md).
     """
     if precision == "auto":
         return dim >= _LARGE and has_bfloat16(device)
