@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from prismrec.model.layers import PathwiseLinear, UnitLayerNorm, dense, floor_log2, unit_norm, unit_normal
+from prismrec.model.layers import PathwiseLinear, UnitLayerNorm, dense, floor_log2, of_clicks, unit_norm, unit_normal
 
 
 @pytest.mark.parametrize("scale", [1.0, 3.0, 1e-4])
@@ -22,6 +22,29 @@ def test_unit_norm_of_zero_is_zero_and_has_a_gradient() -> None:
 def test_unit_normal_rows_have_length_near_one() -> None:
     torch.manual_seed(0)
     assert unit_normal(50, 400).norm(dim=-1).mean().item() == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_layer_of_clicks_is_computed_for_no_others() -> None:
+    """Doubles 1 and 5; padding is not looked at."""
+    seen = []
+
+    def double(clicks: torch.Tensor) -> torch.Tensor:
+        seen.append(clicks.flatten().tolist())
+        return 2 * clicks
+
+    x = torch.tensor([[[1.0], [3.0]], [[torch.nan], [5.0]]], requires_grad=True)
+    found = of_clicks(double, torch.tensor([[True, False], [False, True]]), x)
+    assert (seen, found.tolist()) == ([[1.0, 5.0]], [[[2.0], [0.0]], [[0.0], [10.0]]])
+    found.sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [[[2.0], [0.0]], [[0.0], [2.0]]]
+
+
+@pytest.mark.parametrize("kind", [dense(5, 4), PathwiseLinear(3, 5, 4)])
+def test_what_is_shared_is_beside_every_users_own(kind: torch.nn.Module) -> None:
+    own, shared = torch.randn(2, 3, 3), torch.randn(3, 2)
+    beside = torch.cat([own, shared.expand(2, -1, -1)], -1)
+    torch.testing.assert_close(kind(own, shared), kind(beside))
 
 
 def test_dense_starts_with_a_zero_bias() -> None:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from prismrec.loss.softmax import weighted_softmax
-from prismrec.model.layers import dense, unit_normal
+from prismrec.model.layers import dense, of_clicks, unit_normal
 
 
 class ContextCoAction(nn.Module):
@@ -18,9 +18,9 @@ class ContextCoAction(nn.Module):
         self.query = dense(query_dim, dim * dim)
         self.key = dense(key_dim, dim)
 
-    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-        """[B, Dq], [B, T, Dk] -> [B, T, D]."""
-        key = self.key(keys)
+    def forward(self, query: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+        """[B, Dq], [B, T, Dk], [B, T] bool -> [B, T, D]."""
+        key = of_clicks(self.key, mask, keys)
         action = self.query(query).unflatten(-1, (key.shape[-1], key.shape[-1]))
         return torch.tanh(key + torch.tanh(key) @ action)
 
@@ -39,8 +39,8 @@ class ContextAttention(nn.Module):
         inputs = [items, context]
         if self.position is not None:
             inputs.insert(1, self.position.expand(len(items), -1, -1))
-        score = self.score(torch.tanh(self.hidden(torch.cat(inputs, -1)))).squeeze(-1)
-        return weighted_softmax(score, mask.to(score.dtype))
+        score = of_clicks(lambda *parts: self.score(torch.tanh(self.hidden(torch.cat(parts, -1)))), mask, *inputs)
+        return weighted_softmax(score.squeeze(-1), mask.to(score.dtype))
 
 
 class QueryAttention(nn.Module):

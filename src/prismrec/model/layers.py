@@ -1,9 +1,12 @@
 """Small layers with the reference's initialisation and TensorFlow's normalisation conventions."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from prismrec.loss.products import linear
+from prismrec.loss.rows import select_rows
 
 
 def unit_norm(x: Tensor) -> Tensor:
@@ -70,6 +73,27 @@ class UnitLayerNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         normalised = nn.functional.layer_norm(x, x.shape[-1:], eps=self.epsilon)
         return self.gamma * (normalised * self.scale) + self.beta
+
+
+def of_clicks(layer: Callable[..., Tensor], mask: Tensor, *inputs: Tensor) -> Tensor:
+    """A layer of each click for itself, which need not be computed for padding: most of a batch of short histories.
+
+    An exported graph has no shape that depends on numbers, and computes it.
+
+    Args:
+        layer: [N, D], ... -> [N, D'].
+        mask: true where there is a click [B, T].
+        inputs: [B, T, D], ...
+
+    Returns:
+        [B, T, D'], anything where there is no click.
+    """
+    if torch.compiler.is_compiling():
+        return layer(*inputs)
+    clicks = mask.flatten().nonzero().squeeze(1)
+    result = layer(*(select_rows(each.flatten(0, 1), clicks) for each in inputs))
+    padded = result.new_zeros(mask.numel(), result.shape[-1])
+    return padded.index_copy(0, clicks, result).unflatten(0, mask.shape)
 
 
 def floor_log2(x: Tensor, largest: int) -> Tensor:

@@ -140,7 +140,7 @@ class UserEncoder(HistoryEncoder):
         if isinstance(self.attention, QueryAttention):
             unit = unit_norm(items)
             return self.attention(unit, user.mask, unit, user.recent)
-        context = self.co_action(self._context_query(categories, user), self._context_keys(categories, user))
+        context = self.co_action(self._context_query(categories, user), self._context_keys(categories, user), user.mask)
         return self.attention(items, user.mask, context)
 
     def _context_query(self, categories: Tensor, user: UserContext) -> Tensor:
