@@ -6,7 +6,8 @@ On a GPU if there is one. On a CPU each measurement is a process of its own, so 
 repeats the work for so many seconds, three times at least, and the median counts. The matrix product is that of the
 loss's logits, [B V, D] with [D, Q], by PyTorch and as PrismRec takes it, of which the faster one counts; the loss and
 its gradients are three of them. The reference's loss takes its users one by one, whose cost is the same for each: it is
-measured for eight and multiplied, since all at once would not fit the memory. Steps take new batches as training does.
+measured for eight and multiplied, since all at once would not fit the memory. The reference takes PyTorch's products,
+but does without those of padding, as PrismRec does. Steps take new batches as training does.
 Prints tables, and with --out also writes them to training-<date>.md there.
 """
 
@@ -31,6 +32,7 @@ from prismrec.config import Config
 from prismrec.data.loader import ExampleLoader
 from prismrec.data.store import Store
 from prismrec.data.targets import TrainBatch
+from prismrec.loss import products
 from prismrec.loss.contrastive import Candidates, Positives, contrastive_loss
 from prismrec.loss.products import linear
 from prismrec.model.embeddings import HashedEmbedding
@@ -235,6 +237,8 @@ class Bench:
 def measure(seconds: float, stage: str, *arguments: int | str) -> tuple[float, float]:
     """What `Bench` asks of a process."""
     torch.manual_seed(0)
+    if "_ported" in stage:
+        products.HAS_ONEDNN = False
     if not stage.endswith("_ported"):  # the port takes memory as it comes, but where it is said to keep it
         keep_freed_memory()
     work = STAGES[stage](*arguments)
