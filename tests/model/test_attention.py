@@ -13,7 +13,7 @@ def test_co_action_of_one_dimension() -> None:
     for part, weight, bias in ((layer.key, 2.0, 0.1), (layer.query, 3.0, 0.2)):
         nn.init.constant_(part.weight, weight)
         nn.init.constant_(part.bias, bias)
-    found = layer(torch.tensor([[0.5]]), torch.tensor([[[0.25]]]), torch.tensor([[True]]))
+    found = layer(torch.tensor([[0.5]]), layer.key(torch.tensor([[[0.25]]])))
     assert found.item() == pytest.approx(math.tanh(0.6 + math.tanh(0.6) * 1.7))
 
 
@@ -22,7 +22,7 @@ def test_co_action_multiplies_from_the_right() -> None:
     nn.init.eye_(layer.key.weight)
     nn.init.zeros_(layer.query.weight)
     layer.query.bias.data = torch.tensor([1.0, 2.0, 3.0, 4.0])  # Q = [[1, 2], [3, 4]]
-    found = layer(torch.zeros(1, 1), torch.tensor([[[0.5, 0.25]]]), torch.tensor([[True]]))
+    found = layer(torch.zeros(1, 1), layer.key(torch.tensor([[[0.5, 0.25]]])))
     a, b = math.tanh(0.5), math.tanh(0.25)
     expected = [math.tanh(0.5 + a + 3 * b), math.tanh(0.25 + 2 * a + 4 * b)]
     assert found.flatten().tolist() == pytest.approx(expected)

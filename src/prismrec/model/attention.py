@@ -18,9 +18,8 @@ class ContextCoAction(nn.Module):
         self.query = dense(query_dim, dim * dim)
         self.key = dense(key_dim, dim)
 
-    def forward(self, query: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-        """[B, Dq], [B, T, Dk], [B, T] bool -> [B, T, D]."""
-        key = of_clicks(self.key, mask, keys)
+    def forward(self, query: Tensor, key: Tensor) -> Tensor:
+        """[B, Dq], [B, T, D] of `self.key` -> [B, T, D]."""
         action = self.query(query).unflatten(-1, (key.shape[-1], key.shape[-1]))
         return torch.tanh(key + torch.tanh(key) @ action)
 

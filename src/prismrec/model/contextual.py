@@ -70,7 +70,11 @@ class ContextualUserEncoder(HistoryEncoder):
 
     def _circumstances(self, user: UserContext, now: Tensor) -> Tensor:
         """How long, when, when the next event came, and the context features, [B, T, D]."""
-        parts = [*self.circumstances(user, now - user.time), self.time(user.time), self.present(now)]
+        parts = [
+            *self.circumstances(user.dwell, now - user.time, user.context),
+            self.time(user.time),
+            self.present(now),
+        ]
         if self.user is not None:
             parts.append(self.user(user.user)[:, None].expand_as(parts[0]))
         return sum(parts[1:], parts[0]) / len(parts)

@@ -81,9 +81,9 @@ def of_clicks(layer: Callable[..., Tensor], mask: Tensor, *inputs: Tensor) -> Te
     An exported graph has no shape that depends on numbers, and computes it.
 
     Args:
-        layer: [N, D], ... -> [N, D'].
+        layer: [N, ...], ... -> [N, D'].
         mask: true where there is a click [B, T].
-        inputs: [B, T, D], ...
+        inputs: [B, T, ...], ...; numbers or embeddings.
 
     Returns:
         [B, T, D'], anything where there is no click.
@@ -91,7 +91,8 @@ def of_clicks(layer: Callable[..., Tensor], mask: Tensor, *inputs: Tensor) -> Te
     if torch.compiler.is_compiling():
         return layer(*inputs)
     clicks = mask.flatten().nonzero().squeeze(1)
-    result = layer(*(select_rows(each.flatten(0, 1), clicks) for each in inputs))
+    flat = [each.flatten(0, 1) for each in inputs]
+    result = layer(*(select_rows(each, clicks) if each.is_floating_point() else each[clicks] for each in flat))
     padded = result.new_zeros(mask.numel(), result.shape[-1])
     return padded.index_copy(0, clicks, result).unflatten(0, mask.shape)
 

@@ -14,7 +14,7 @@ from prismrec.model.aggregation import HeadAggregation
 from prismrec.model.attention import ContextAttention, ContextCoAction, QueryAttention
 from prismrec.model.embeddings import BucketEmbedding, HashedEmbedding, TimeEmbedding
 from prismrec.model.item_encoder import ItemEmbedding
-from prismrec.model.layers import UnitLayerNorm, dense, unit_norm
+from prismrec.model.layers import UnitLayerNorm, dense, of_clicks, unit_norm
 from prismrec.model.routing import DisentangleLayer
 
 
@@ -65,10 +65,10 @@ class HistoryEncoder(nn.Module):
         self.context = nn.ModuleList(HashedEmbedding(primes, dim) for primes in context_primes)
         self.user = HashedEmbedding(user_primes, dim) if user_primes else None
 
-    def circumstances(self, user: UserContext, elapsed: Tensor) -> list[Tensor]:
-        """How long each event was, how long ago (seconds [B, T]), and its context features, [B, T, D] each."""
-        features = [embedding(user.context[..., i]) for i, embedding in enumerate(self.context)]
-        return [self.dwell(user.dwell), self.elapsed(elapsed), *features]
+    def circumstances(self, dwell: Tensor, elapsed: Tensor, context: Tensor) -> list[Tensor]:
+        """How long each event was, how long ago (seconds [...]), and its context features [..., C]: [..., D] each."""
+        features = [embedding(context[..., i]) for i, embedding in enumerate(self.context)]
+        return [self.dwell(dwell), self.elapsed(elapsed), *features]
 
 
 class UserEncoder(HistoryEncoder):
@@ -140,7 +140,9 @@ class UserEncoder(HistoryEncoder):
         if isinstance(self.attention, QueryAttention):
             unit = unit_norm(items)
             return self.attention(unit, user.mask, unit, user.recent)
-        context = self.co_action(self._context_query(categories, user), self._context_keys(categories, user), user.mask)
+        elapsed = user.now[:, None] - user.time
+        key = of_clicks(self._context_key, user.mask, categories, user.dwell, elapsed, user.time, user.context)
+        context = self.co_action(self._context_query(categories, user), key)
         return self.attention(items, user.mask, context)
 
     def _context_query(self, categories: Tensor, user: UserContext) -> Tensor:
@@ -151,8 +153,8 @@ class UserEncoder(HistoryEncoder):
             parts.append(self.user(user.user))
         return torch.cat(parts, -1)
 
-    def _context_keys(self, categories: Tensor, user: UserContext) -> Tensor:
-        """Each click's circumstances: how long, how long ago, when, in which category, [B, T, 3D]."""
-        circumstances = self.circumstances(user, user.now[:, None] - user.time)
+    def _context_key(self, categories: Tensor, dwell: Tensor, elapsed: Tensor, time: Tensor, context: Tensor) -> Tensor:
+        """Each click's circumstances: how long, how long ago, when, in which category, [..., D]."""
+        circumstances = self.circumstances(dwell, elapsed, context)
         mean = sum(circumstances[1:], circumstances[0]) / len(circumstances)
-        return torch.cat([mean, self.time(user.time), categories], -1)
+        return self.co_action.key(torch.cat([mean, self.time(time), categories], -1))
