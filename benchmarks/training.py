@@ -248,7 +248,7 @@ def measure(seconds: float, stage: str, *arguments: int | str) -> tuple[float, f
         return _measure(seconds, STAGES[stage], *arguments)
 
 
-def _of_padding_too(layer: Callable[..., torch.Tensor], mask: torch.Tensor, *inputs: torch.Tensor) -> torch.Tensor:
+def _of_padding_too(layer: Callable[..., torch.Tensor], _mask: torch.Tensor, *inputs: torch.Tensor) -> torch.Tensor:
     return layer(*inputs)
 
 
