@@ -21,6 +21,7 @@ from torch.distributed.rendezvous import rendezvous
 from prismrec.errors import ConfigError, PrismRecError, RankError
 
 _PATIENCE = timedelta(minutes=30)  # for a rank that writes a checkpoint, or reads a large store
+_GRACE = 30.0  # seconds for the rank that failed to say so and end
 
 T = TypeVar("T")
 
@@ -69,6 +70,7 @@ class Ranks:
         if error is not None and failed == self.rank:
             raise error
         if failed is not None:
+            time.sleep(_GRACE)  # torchrun ends this one before, unless it goes first: then nobody hears what was wrong
             raise RankError(f"rank {failed}: {messages[failed]}")
         return result
 
