@@ -26,7 +26,14 @@ QUIET = Console(quiet=True)
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
-    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100 << 20)
+    for attempts_left in (2, 1, 0):
+        try:
+            ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100 << 20)
+            break
+        except Exception:  # Ray gives its node 30 s to start, whatever else the machine is doing
+            ray.shutdown()
+            if not attempts_left:
+                raise
     yield open_engine("ray")
     ray.shutdown()
 
