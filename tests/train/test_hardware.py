@@ -1,10 +1,16 @@
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
+from prismrec.config import Config
+from prismrec.data.store import Store
 from prismrec.train.hardware import has_bfloat16, trains_in_bfloat16
+from prismrec.train.trainer import train
 
 CPU = torch.device("cpu")
 
@@ -35,6 +41,17 @@ def test_a_processor_has_bfloat16_by_its_instructions(monkeypatch: pytest.Monkey
     for capabilities, expected in (({"avx512_f": True, "avx512_bf16": False}, False), ({"amx_bf16": True}, True)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found)
         assert has_bfloat16(CPU) == expected
+
+
+def test_training_says_that_bfloat16_is_emulated(
+    store: Store, make_config: Callable[..., Config], tmp_path: Path, said: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config("train.device=cpu", "train.precision=bfloat16", "train.max_steps=1")
+    warning = "train.precision='bfloat16': cpu only emulates it; float32 is many times faster"
+    for there in (True, False):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=there: {"avx512_bf16": found})
+        train(store.path, tmp_path / str(there), config, console=said)
+        assert said.export_text().count(warning) == (not there)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="of glibc")

@@ -283,6 +283,8 @@ def _log_prob(
 def _rounded(candidates: Candidates) -> Candidates:
     """With some of weight 0 at the end, to a multiple of 64: products of even sizes are faster."""
     more = -len(candidates.ids) % 64
+    if not more:
+        return candidates
     pad = torch.nn.functional.pad
     return Candidates(
         pad(candidates.vectors, (0, 0, 0, more)),

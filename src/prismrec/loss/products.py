@@ -61,7 +61,7 @@ def inner_product(left: Tensor, right: Tensor) -> Tensor:
         return inner_product(right, left).T
     if not _is_faster(left.T, right.T):
         return left.T @ right
-    rows = len(left) // _step(len(left)) * _step(len(left))
+    rows = _rounded_down(len(left))
     result = _call(left[:rows].T, right[:rows].T)
     return result if rows == len(left) else result.addmm_(left[rows:].T, right[rows:])
 
@@ -80,14 +80,18 @@ def _is_faster(x: Tensor, weight: Tensor) -> bool:
 
 def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """[M, K], [N, K], [N] -> [M, N], of rounded M; the smaller of input and result is copied for that."""
-    more = -len(x) % _step(len(x))
-    if not more:
+    rows = _rounded_down(len(x))
+    if rows == len(x):
         return _call(x, weight, bias)
     if x.shape[1] <= len(weight):
+        more = -len(x) % _step(len(x))
         return _call(torch.nn.functional.pad(x, (0, 0, 0, more)), weight, bias)[: len(x)]
-    rows = len(x) // _step(len(x)) * _step(len(x))
     rest = torch.nn.functional.linear(x[rows:], weight, bias)
     return torch.cat([_call(x[:rows], weight, bias), rest])
+
+
+def _rounded_down(size: int) -> int:
+    return size - size % _step(size)
 
 
 def _step(size: int) -> int:

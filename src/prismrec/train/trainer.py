@@ -90,6 +90,9 @@ def train(
         if resume and not has_begun:
             console.print(f"{out}: no checkpoint to resume from, training starts at step 0")
         trainer = Trainer(opened, out, settings, console, ranks)
+        if trainer.bfloat16 and not has_bfloat16(trainer.device):
+            emulates = f"train.precision='bfloat16': {trainer.device} only emulates it; float32 is many times faster"
+            console.print(emulates, soft_wrap=True)
         if ranks.size > 1 and not has_begun:
             # all weights are in the memory of one process, once, and go to the others as a checkpoint does
             whole = partial(Trainer, opened, out, settings, console, device=torch.device("cpu"))
@@ -140,8 +143,6 @@ class Trainer:
         settings = config.train
         self.device = device or choose_device(settings.device, ranks.place)
         self.bfloat16 = trains_in_bfloat16(settings.precision, self.device, config.model.embedding_dim)
-        if self.bfloat16 and not has_bfloat16(self.device):
-            console.print(f"train.precision='bfloat16': {self.device} only emulates it; float32 is many times faster")
         keep_freed_memory()
         torch.manual_seed(settings.seed)
         self.model = self._build_model()
