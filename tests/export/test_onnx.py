@@ -94,7 +94,7 @@ def test_equals_pytorch(exported: tuple[MultiInterestModel, OnnxUserEncoder], st
     features[0], features[1], features[2] = 0, 2**63 - 1, 1
     batch = _histories(lengths, 6, store.num_items, 1)
     found, expected = encoder.encode(batch, features), encode_users(model, batch, features)
-    assert found._fields == ("vectors", "interest_weights", "head_usage")
+    assert found._fields == ("vectors", "interest_weights", "head_usage", "interest_shares")
     # without events all vectors tie, and which of them are the top ones is anyone's choice
     decided = slice(None) if model.config.top_vectors is None else batch.item[:, 0] != 0
     for name in found._fields:
@@ -102,6 +102,19 @@ def test_equals_pytorch(exported: tuple[MultiInterestModel, OnnxUserEncoder], st
             getattr(found, name)[decided], getattr(expected, name)[decided], rtol=0, atol=1e-5, err_msg=name
         )
     assert np.isfinite(found.vectors).all()
+
+
+def test_a_graph_of_other_outputs_is_refused(
+    exported: tuple[MultiInterestModel, OnnxUserEncoder], tmp_path: Path
+) -> None:
+    export_user_encoder(exported[0], tmp_path / "new.onnx")
+    graph = onnx.load(tmp_path / "new.onnx")
+    del graph.graph.output[-1]
+    onnx.save(graph, tmp_path / "old.onnx")
+    with pytest.raises(
+        ArtifactError, match="interest_shares, found vectors, interest_weights, head_usage; export again"
+    ):
+        OnnxUserEncoder(tmp_path / "old.onnx")
 
 
 def test_equals_pytorch_at_powers_of_two(exported: tuple[MultiInterestModel, OnnxUserEncoder], store: Store) -> None:

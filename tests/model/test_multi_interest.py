@@ -67,6 +67,8 @@ def test_shares_sum_to_one_where_there_are_clicks(
     # with hard routing an interest may get no click at all
     assert all(share == pytest.approx(1.0, abs=1e-5) or share == 0 for share in shares[:2].flatten().tolist())
     assert served.head_usage.sum(-1).tolist() == [pytest.approx(1.0), pytest.approx(1.0), 0.0]
+    by_heads = served.head_usage.unflatten(1, (served.interest_shares.shape[1], -1)).sum(2)
+    torch.testing.assert_close(served.interest_shares, by_heads)
     assert served.interest_weights[2].abs().sum().item() == 0
     assert served.interest_weights[1, :, 3:].abs().max().item() == 0
 
@@ -172,6 +174,7 @@ def test_top_vectors_are_those_that_match_some_click(taught: MakeModel, make_inp
         best = scores.argsort(descending=True)[:2]
         torch.testing.assert_close(served.interests[user], everything.interests[user, best])
         torch.testing.assert_close(served.interest_weights[user], everything.interest_weights[user, best])
+        torch.testing.assert_close(served.interest_shares[user], everything.interest_shares[user, best])
     torch.testing.assert_close(served.head_usage, everything.head_usage)
 
 

@@ -75,7 +75,7 @@ def test_one_client_may_not_take_all_places() -> None:
     asyncio.run(crowd())
 
 
-def _send(gate: Gate, app: Waiting, path: str = "/", **request: Any) -> httpx.Response:
+def _send(gate: Gate, app: Waiting, path: str = "/asked", **request: Any) -> httpx.Response:
     async def send() -> httpx.Response:
         app.go.set()
         async with _client(gate) as client:

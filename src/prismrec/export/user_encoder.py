@@ -13,6 +13,7 @@ import polars as pl
 from prismrec.config import Config, HistoryConfig
 from prismrec.data.history import HistoryBatch, gather_histories
 from prismrec.data.store import Store
+from prismrec.errors import ArtifactError
 from prismrec.export.session import open_session
 
 _USERS_PER_BATCH = 256
@@ -28,6 +29,8 @@ class EncodedUsers(NamedTuple):
     """Share of each past event in each interest [B, V, T], newest first; rows without events are zero."""
     head_usage: np.ndarray
     """p(head) of each user's history [B, H]."""
+    interest_shares: np.ndarray
+    """Share of each interest in the attention to each user's history [B, V]."""
 
 
 class OnnxUserEncoder:
@@ -41,9 +44,13 @@ class OnnxUserEncoder:
             threads: for one run; all cores by default.
 
         Raises:
-            ArtifactError: the file is not an ONNX graph that this ONNX Runtime can run.
+            ArtifactError: the file is not an ONNX graph that this ONNX Runtime can run, or of an older PrismRec.
         """
         self._session = open_session(path, "user", threads)
+        outputs = [tensor.name for tensor in self._session.get_outputs()]
+        if outputs != list(EncodedUsers._fields):
+            expected, found = (", ".join(names) for names in (EncodedUsers._fields, outputs))
+            raise ArtifactError(f"{path}: expected the outputs {expected}, found {found}; export again")
         self._inputs = {tensor.name for tensor in self._session.get_inputs()}
 
     def encode(self, batch: HistoryBatch, item_features: np.ndarray) -> EncodedUsers:

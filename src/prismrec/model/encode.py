@@ -21,6 +21,8 @@ class UserEncoding(NamedTuple):
     """p(head) of each user's history [B, H]."""
     interest_weights: np.ndarray
     """Share of each past event in each interest [B, V, T]."""
+    interest_shares: np.ndarray
+    """Share of each interest in the attention to each user's history [B, V]."""
 
 
 @torch.inference_mode()
@@ -57,4 +59,4 @@ def encode_users(model: MultiInterestModel, batch: HistoryBatch, item_features: 
     device = next(model.parameters()).device
     inputs = batch.raw_inputs(item_features)
     served = model(**{name: torch.from_numpy(array).to(device) for name, array in inputs.items()})
-    return UserEncoding(*(part.float().cpu().numpy() for part in (served[0], served[2], served[1])))
+    return UserEncoding(*(part.float().cpu().numpy() for part in (served[0], served[2], served[1], served[3])))

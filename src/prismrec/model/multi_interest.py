@@ -15,6 +15,7 @@ from prismrec.model.layers import unit_norm
 from prismrec.model.user_encoder import UserContext, UserEncoder
 
 SMALLEST_TABLE = 11
+_TINY = 1e-12  # divides in place of nothing
 
 
 class ServedUser(NamedTuple):
@@ -26,6 +27,9 @@ class ServedUser(NamedTuple):
     """Share of each click in each interest [B, V, T]; rows sum to one, or are zero without clicks."""
     head_usage: Tensor
     """p(head) of the user's history [B, H]; zero without clicks."""
+    interest_shares: Tensor
+    """Share of each interest in the attention to the user's history [B, V]; sums to one if all V are served, zero
+    without clicks."""
 
 
 class MultiInterestModel(nn.Module):
@@ -66,18 +70,20 @@ class MultiInterestModel(nn.Module):
         mask = (item != 0).any(-1)  # an item added to a bundle has no id of its own, only features
         encoded = self.users(self.items(item), UserContext(mask, recent, time, dwell, context, now, user))
         by_interest = encoded.weights.unflatten(1, (self.config.num_interests, -1)).sum(2)  # [B, V, T]
-        shares = by_interest / by_interest.sum(-1, keepdim=True).clamp(min=1e-12)
+        attention = by_interest.sum(-1, keepdim=True)  # [B, V, 1]
+        weights, shares = by_interest / attention.clamp(min=_TINY), attention / attention.sum(1, True).clamp(min=_TINY)
         interests = encoded.interests
         if self.config.top_vectors is not None:
             similarity = interests @ unit_norm(self.items(item).item).transpose(1, 2)  # [B, V, T]
             scores = torch.where(mask[:, None], similarity, -1.0).amax(-1)
             scores = torch.where(interests.any(-1), scores, -2.0)  # a vector that is not there comes last
-            interests = select_top_vectors(interests, scores, self.config.top_vectors)
-            shares = select_top_vectors(shares, scores, self.config.top_vectors)
+            interests, weights, shares = (
+                select_top_vectors(each, scores, self.config.top_vectors) for each in (interests, weights, shares)
+            )
         if self.popularity_weight:
             interests = torch.cat([interests, interests.any(-1, keepdim=True).to(interests.dtype)], -1)
         usage = encoded.weights.sum(-1)
-        return ServedUser(interests, shares, usage / usage.sum(-1, keepdim=True).clamp(min=1e-12))
+        return ServedUser(interests, weights, usage / usage.sum(-1, keepdim=True).clamp(min=_TINY), shares.squeeze(-1))
 
 
 def resolve_primes(config: HashingConfig, distinct: dict[str, int]) -> HashingConfig:

@@ -25,18 +25,22 @@ class Past:
     """int64 [T], rows, newest first; 0 is padding."""
     time: np.ndarray
     """int64 [T]."""
+    dwell: np.ndarray
+    """int64 [T]."""
     vectors: np.ndarray
     """float32 [V, D] or [V, D + 1]."""
     weights: np.ndarray
     """Share of each event in each interest, float32 [V, T]."""
+    shares: np.ndarray
+    """Share of each interest in the attention to the events, float32 [V]."""
     dim: int
     """Width of the vectors without popularity, which may follow and is no likeness."""
 
     @classmethod
     def of(cls, histories: HistoryBatch, encoded: EncodedUsers, user: int, dim: int) -> "Past":
         """That of one user of a batch."""
-        item, time = histories.item[user], histories.time[user]
-        return cls(item, time, encoded.vectors[user], encoded.interest_weights[user], dim)
+        seen = histories.item[user], histories.time[user], histories.dwell[user]
+        return cls(*seen, encoded.vectors[user], encoded.interest_weights[user], encoded.interest_shares[user], dim)
 
 
 def show_items(catalogue: Catalogue, ranking: Ranking) -> list[dict[str, Any]]:
@@ -83,6 +87,7 @@ def show_recommendations(
         "interests": [
             {
                 "interest": vector,
+                "share": float(past.shares[vector]),
                 "categories": categories[place],
                 "events": events[place * size : (place + 1) * size],
             }

@@ -23,6 +23,7 @@ from prismrec.data.store import Store
 from prismrec.errors import ArtifactError, DataError, PrismRecError, SearchIndexError
 from prismrec.serve import examples
 from prismrec.serve.events import StoreUnavailableError
+from prismrec.serve.explorer import add_explorer
 from prismrec.serve.gate import Gate, refusal
 from prismrec.serve.host import Host
 from prismrec.serve.limits import check_limits
@@ -82,6 +83,8 @@ def create_app(host: Host, settings: ServeConfig, metrics: Metrics, key: str | N
     _answer_errors(app)
     _add_questions(app, host, settings, metrics, store)
     _add_watching(app, host, metrics)
+    if settings.explorer:
+        add_explorer(app, host)
     if key:
         _add_changes(app, host, metrics)
     return Gate(app, settings, metrics, key)

@@ -23,7 +23,7 @@ from prismrec.index.policies import Ranking
 from prismrec.serve.events import DWELL, Events
 from prismrec.serve.events import ITEM as ITEM_KEY
 from prismrec.serve.histories import KeyTable
-from prismrec.serve.messages import Event, Restrictions
+from prismrec.serve.messages import Event, EventReference, Restrictions
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which JSON can write and nobody can hash
 _CATEGORY, _TITLE = CATEGORY_FEATURES[0], "title"
@@ -66,6 +66,13 @@ class Catalogue:
         if not self._store.schema.has_dwell:
             rows[:, DWELL] = 0  # as in the store, or an event of both would count twice
         return Events.of_rows(rows[rows[:, ITEM_KEY] > 0])
+
+    def without(self, events: Events, named: Sequence[EventReference[Any]]) -> Events:
+        """Known events but for those of the items and times named."""
+        rows = self.rows([each.item_id for each in named])
+        named_pairs = set(zip(rows.tolist(), (each.timestamp for each in named), strict=True))
+        pairs = zip(events.item.tolist(), events.time.tolist(), strict=True)
+        return Events.of_rows(events.rows[[pair not in named_pairs for pair in pairs]])
 
     def restriction(self, query: Restrictions[Any, Any]) -> Filter | None:
         """What a query allows, but for `exclude_items`; None if that is everything."""

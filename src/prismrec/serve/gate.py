@@ -20,6 +20,8 @@ from prismrec.serve.messages import Problem, Refusal
 from prismrec.serve.metrics import Metrics
 from prismrec.serve.settings import ServeConfig
 
+PAGE = "/explorer/page/"
+"""Where the files of the explorer are: they and `/` show nothing of the bundle, and are there without the key."""
 _OPEN = ("/health", "/ready")  # for those that watch the service: without key, limits and lines of log
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _OTHER = "other"  # paths that do not exist are one to the metrics, whatever they are called
@@ -84,7 +86,7 @@ class Gate:
             await refusal(429, "too_many_requests", "too many requests of this client in progress; try again", scope)(
                 scope, receive, send
             )
-        elif not self._admits(headers):
+        elif not (scope["path"].startswith(PAGE) or scope["path"] == "/" or self._admits(headers)):
             await refusal(401, "unauthorized", "expected the key in the header X-API-Key", scope)(scope, receive, send)
         else:
             await self._pass_body(scope, headers, receive, send)

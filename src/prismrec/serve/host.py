@@ -8,6 +8,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from prismrec.data.store import Store
 from prismrec.errors import ArtifactError, PrismRecError
 from prismrec.export.reader import WEIGHTS
 from prismrec.serve.batching import Batcher
+from prismrec.serve.exploration import Explorer
 from prismrec.serve.messages import AnyRecommendQuery, Recommendations, category_dtype
 from prismrec.serve.service import Service
 
@@ -37,6 +39,11 @@ class Serving:
     def model(self) -> str:
         """First digits of the SHA-256 of the weights."""
         return str(self.service.bundle.manifest["files"][WEIGHTS]["sha256"][:12])
+
+    @cached_property
+    def explorer(self) -> Explorer:
+        """What looks into the service."""
+        return Explorer(self.service)
 
 
 class Host:

@@ -20,7 +20,10 @@ def check_limits(queries: Sequence[Any], settings: ServeConfig) -> None:
     Raises:
         DataError: a query has too large a k or too long a list, or all together look at too many items.
     """
-    longest = {"events": settings.max_events, **dict.fromkeys(_LISTS, settings.max_listed)}
+    longest = {
+        **dict.fromkeys(("events", "without_events"), settings.max_events),
+        **dict.fromkeys(_LISTS, settings.max_listed),
+    }
     for query in queries:
         if getattr(query, "k", 1) > settings.max_k:
             raise DataError(f"k: expected at most {settings.max_k}, found {query.k}")

@@ -39,6 +39,13 @@ class Event(_Body, Generic[ItemId]):
     """Seconds spent; 0 is unknown."""
 
 
+class EventReference(_Body, Generic[ItemId]):
+    """Which of a user's events."""
+
+    item_id: ItemId
+    timestamp: Seconds
+
+
 class Restrictions(_Body, Generic[ItemId, Category]):
     """Which items may come back. An item of several categories is of each of them."""
 
@@ -61,6 +68,8 @@ class RecommendQuery(Restrictions[ItemId, Category], Generic[UserId, ItemId, Cat
     """A known user, or a name for a new one; without it, the events alone say who it is."""
     events: Listed[Did] = []
     """Added to what is known of the user, for this answer; those of items outside the catalogue are left out."""
+    without_events: Listed[EventReference[ItemId]] = []
+    """Left out of what is known of the user, for this answer: what would be if they had not been."""
     include_seen: Flag = False
     """Keep items of the user's history."""
     now: Seconds | None = None
@@ -122,6 +131,8 @@ class Interest(BaseModel):
     """One vector of the user: where it leads, and the events that formed it most, largest share first."""
 
     interest: int
+    share: float
+    """Of the attention to the user's events; those of all interests add up to one."""
     categories: list[CategoryShare]
     events: list[Cause]
 

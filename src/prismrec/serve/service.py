@@ -5,7 +5,7 @@ those that wait together are encoded and searched together.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,6 +37,15 @@ POOL = 4
 _Queries = Sequence[AnyRecommendQuery]
 
 
+class Explained(NamedTuple):
+    """An answer and how it came about."""
+
+    answer: Recommendations
+    past: Past
+    lists: np.ndarray
+    """Rows of the best items of each vector that may come back, int64 [V, m]; 0 is none."""
+
+
 class UnknownItemError(DataError):
     """An item that is asked about is not in the catalogue."""
 
@@ -48,10 +57,11 @@ class Service:
         self, bundle: Bundle, index: Index, appended: EventStore, settings: ServeConfig, metrics: Metrics
     ) -> None:
         self.bundle, self.settings = bundle, settings
-        self._index, self.appended, self._metrics = index, appended, metrics
-        self._catalogue = Catalogue(bundle.store)
+        self.index, self.appended, self._metrics = index, appended, metrics
+        self.catalogue = Catalogue(bundle.store)
         self._users = KeyTable(bundle.store.users["key"].to_numpy())
-        self._dim = bundle.config.model.embedding_dim  # what follows it in a vector is popularity
+        self.dim = bundle.config.model.embedding_dim
+        """D; what follows in a vector is popularity."""
 
     def recommend(self, queries: _Queries) -> list[Recommendations]:
         """Recommend items to users, known or described by events, and say which events they follow from.
@@ -60,6 +70,10 @@ class Service:
             DataError: an event has a column of context that the model does not know.
             StoreUnavailableError: the store of events cannot be reached.
         """
+        return [explained.answer for explained in self.explain(queries)]
+
+    def explain(self, queries: _Queries) -> list[Explained]:
+        """What `recommend` gives, and how it came about."""
         store = self.bundle.store
         self._metrics.batch_size.observe(len(queries))
         with self._metrics.stage("histories"):
@@ -77,8 +91,9 @@ class Service:
             excluded = [self._excluded(query, seen.item) for query, seen in zip(queries, events, strict=True)]
             lists = self._search(queries, encoded.vectors, excluded)
         with self._metrics.stage("answer"):
+            pasts = [Past.of(past, encoded, user, self.dim) for user in range(len(queries))]
             return [
-                self._answer(query, excluded[user], *lists[user], Past.of(past, encoded, user, self._dim))
+                Explained(self._answer(query, excluded[user], *lists[user], pasts[user]), pasts[user], lists[user][1])
                 for user, query in enumerate(queries)
             ]
 
@@ -88,20 +103,20 @@ class Service:
         Raises:
             UnknownItemError: an item is not in the catalogue.
         """
-        rows = self._catalogue.rows([query.item_id for query in queries])
+        rows = self.catalogue.rows([query.item_id for query in queries])
         for query, row in zip(queries, rows, strict=True):
             if row == NO_ROW:
                 raise UnknownItemError(f"item_id: {query.item_id!r} is not in the catalogue")
-        popularity = self.bundle.manifest["index"]["dimension"] - self._dim  # 0: what is popular is not more alike
-        vectors = np.pad(unit_vectors(self._index, rows, self._dim), [(0, 0), (0, popularity)])
+        popularity = self.bundle.manifest["index"]["dimension"] - self.dim  # 0: what is popular is not more alike
+        vectors = np.pad(unit_vectors(self.index, rows, self.dim), [(0, 0), (0, popularity)])
         excluded = [
-            np.append(self._catalogue.rows(query.exclude_items), row) for query, row in zip(queries, rows, strict=True)
+            np.append(self.catalogue.rows(query.exclude_items), row) for query, row in zip(queries, rows, strict=True)
         ]
         with self._metrics.stage("search"):
             lists = self._search(queries, vectors[:, None], excluded)
         rankings = [merge_lists(scores, rows, query.k) for query, (scores, rows) in zip(queries, lists, strict=True)]
         nobody = [ranking._replace(interest=np.full(len(ranking.item), NO_INTEREST)) for ranking in rankings]
-        return [Similar.model_validate({"items": show_items(self._catalogue, ranking)}) for ranking in nobody]
+        return [Similar.model_validate({"items": show_items(self.catalogue, ranking)}) for ranking in nobody]
 
     def append(self, users: Sequence[AnyUserEvents]) -> list[Appended]:
         """Remember events; when this returns, they are safe, and the next query sees them.
@@ -110,11 +125,11 @@ class Service:
             DataError: an event has a column of context that the model does not know; nothing is kept.
             StoreUnavailableError: the store of events cannot be reached.
         """
-        given = [self._catalogue.events(user.events) for user in users]
+        given = [self.catalogue.events(user.events) for user in users]
         for key, events in zip(stable_keys(user.user_id for user in users).tolist(), given, strict=True):
             self.appended.append(key, events)
         return [
-            Appended(events=len(events), unknown_items=len(events) - len(self._catalogue.known(events)))
+            Appended(events=len(events), unknown_items=len(events) - len(self.catalogue.known(events)))
             for events in given
         ]
 
@@ -129,10 +144,10 @@ class Service:
         known = []
         for query, position, since in zip(queries, positions.tolist(), appended, strict=True):
             events = stored_events(self.bundle.store, position)
-            for more in (since, self._catalogue.events(query.events)):
+            for more in (since, self.catalogue.events(query.events)):
                 if len(more):
-                    events = merged(events, self._catalogue.known(more))
-            known.append(events)
+                    events = merged(events, self.catalogue.known(more))
+            known.append(self.catalogue.without(events, query.without_events) if query.without_events else events)
         return known
 
     def _now(self, queries: _Queries, events: Sequence[Events]) -> np.ndarray:
@@ -147,7 +162,7 @@ class Service:
         )
 
     def _excluded(self, query: AnyRecommendQuery, seen: np.ndarray) -> np.ndarray:
-        named = self._catalogue.rows(query.exclude_items)
+        named = self.catalogue.rows(query.exclude_items)
         return np.concatenate([named[named != NO_ROW], np.empty(0, np.int64) if query.include_seen else seen])
 
     def _search(
@@ -158,7 +173,7 @@ class Service:
         Those without restrictions are searched together, but only with others of about their depth: a list is as costly
         as it is long, and a deep one shall not hold up all others.
         """
-        wheres = [self._catalogue.restriction(query) for query in queries]
+        wheres = [self.catalogue.restriction(query) for query in queries]
         groups: dict[int, list[int]] = {}
         for place, where in enumerate(wheres):
             groups.setdefault(depth(queries[place]).bit_length() if where is None else -1 - place, []).append(place)
@@ -166,7 +181,7 @@ class Service:
         for group in groups.values():
             deepest = max(depth(queries[place]) for place in group)
             found = search_lists(
-                self._index, vectors[group], deepest, [excluded[place] for place in group], wheres[group[0]]
+                self.index, vectors[group], deepest, [excluded[place] for place in group], wheres[group[0]]
             )
             for place, scores, rows in zip(group, *found, strict=True):
                 wanted = depth(queries[place])
@@ -185,18 +200,18 @@ class Service:
             return self._fall_back(query, excluded)
         ranking = merge_lists(scores, rows, depth(query), POLICIES[query.merge])
         if query.diversity:
-            ranking = diversify(ranking, unit_vectors(self._index, ranking.item, self._dim), query.k, query.diversity)
+            ranking = diversify(ranking, unit_vectors(self.index, ranking.item, self.dim), query.k, query.diversity)
         ranking = Ranking(*(part[: query.k] for part in ranking))
         return Recommendations.model_validate(
-            show_recommendations(self._catalogue, self._index, ranking, past, rows, self.settings)
+            show_recommendations(self.catalogue, self.index, ranking, past, rows, self.settings)
         )
 
     def _fall_back(self, query: AnyRecommendQuery, excluded: np.ndarray) -> Recommendations:
         """The answer to users of whom nothing is known."""
         if self.settings.fallback == "none":
             return Recommendations(items=[], interests=[], fallback="none")
-        ranking = self._catalogue.most_popular(query.k, excluded, self._catalogue.restriction(query))
-        items = show_items(self._catalogue, ranking)
+        ranking = self.catalogue.most_popular(query.k, excluded, self.catalogue.restriction(query))
+        items = show_items(self.catalogue, ranking)
         return Recommendations.model_validate({"items": items, "interests": [], "fallback": "popular"})
 
 

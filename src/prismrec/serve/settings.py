@@ -16,6 +16,9 @@ class ServeConfig(Section):
     """Past events shown of each interest."""
     categories_per_interest: int = Field(3, ge=0)
     """Categories shown of each interest."""
+    explorer: bool = True
+    """The page at `/` that shows users, interests and items. It shows of every user what they did; where a key is set,
+    it asks for the key."""
     max_k: int = Field(1000, ge=1)
     """Items per answer, at most."""
     max_events: int = Field(10_000, ge=1)
