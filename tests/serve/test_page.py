@@ -207,12 +207,13 @@ def test_the_map_and_the_time_line_are_drawn(open_page: Opener) -> None:
             chart,
         )
         assert painted > 10  # colours
-    place = page.evaluate(
+    title, place = page.evaluate(
         "() => { const c = echarts.getInstanceByDom(document.getElementById('map'));"
-        "return c.convertToPixel('grid', c.getOption().series.find(s => s.id === 'recommended').data[0].value); }"
+        "const { item } = c.getOption().series.find(s => s.id === 'recommended').data[3];"
+        "return [item.title, c.convertToPixel({ xAxisIndex: 0, yAxisIndex: 0 }, item.position)]; }"
     )
     page.locator("#map").click(position={"x": place[0], "y": place[1]})
-    expect(page.locator("#item h3")).to_be_visible()
+    expect(page.locator("#item h3")).to_have_text(title)
 
 
 @pytest.fixture(scope="module")

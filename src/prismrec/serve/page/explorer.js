@@ -14,7 +14,7 @@ const at = (id) => document.getElementById(id);
 const count = (number, what) => `${number.toLocaleString("en")} ${what}${number === 1 ? "" : "s"}`;
 
 const state = { user: undefined, added: [], removed: [] }; // no user yet; null is nobody known
-let unchanged = null, answer = null, asked = new AbortController(), drawnMap = false;
+let unchanged = null, answer = null, failed = null, asked = new AbortController(), drawnMap = false;
 
 function settings() {
   return {
@@ -33,7 +33,7 @@ async function refresh() {
   const query = { user_id: state.user, ...settings() };
   const changes = { added: state.added.map(bare), removed: state.removed.map(bare) };
   const isChanged = state.added.length + state.removed.length > 0;
-  await trying(async () => {
+  await trying("user", async () => {
     const [before, now] = await Promise.all([
       post("explorer/user", query, signal), isChanged ? post("explorer/user", { ...query, ...changes }, signal) : null,
     ]);
@@ -92,7 +92,7 @@ function restore(event) {
 async function look(item) {
   at("item").replaceChildren(element("p", { className: "quiet", role: "status" }, "Comparing it with items and users …"));
   at("item-title").focus();
-  const worked = await trying(async () => {
+  const worked = await trying("item", async () => {
     const view = await find("explorer/item", { item_id: item.item_id });
     drawItem(at("item"), view, { look, add, choose });
     placeOnMap({ item: view });
@@ -116,15 +116,18 @@ async function findItems(search, signal) {
   };
 }
 
-/** Do what asks the server, and say whether it worked; what goes wrong is shown, with a way to try again. */
-async function trying(work, again) {
+/** Do what asks the server, and say whether it worked; what goes wrong is shown until the same `task` works. */
+async function trying(task, work, again) {
   try {
     await work();
-    at("message").replaceChildren();
+    if (failed === task) at("message").replaceChildren();
     at("key").hidden = true;
     return true;
   } catch (error) {
-    if (error.name !== "AbortError") report(error, again);
+    if (error.name !== "AbortError") {
+      report(error, again);
+      failed = task;
+    }
     return false;
   }
 }
@@ -141,18 +144,20 @@ function report(error, again) {
 }
 
 async function begin() {
-  await trying(async () => {
-    const [health, { users }] = await Promise.all([find("health", {}), find("explorer/users", { search: "" })]);
-    at("served").textContent = `model ${health.model} · ${count(health.users, "user")} · ${count(health.items, "item")}`;
-    at("suggested").replaceChildren("Such as ", ...users.slice(0, 6).map(({ user_id }) => {
-      const button = element("button", { type: "button" }, element("bdi", {}, user_id));
-      button.addEventListener("click", () => choose(user_id));
-      return button;
-    }));
-    const user = new URLSearchParams(location.search).get("user");
-    if (user !== null && state.user === undefined) choose(user);
-    if (!drawnMap) await loadMap();
-  }, begin);
+  if (!await trying("start", loadServed, begin)) return;
+  const user = new URLSearchParams(location.search).get("user");
+  if (user !== null && state.user === undefined) choose(user);
+  if (!drawnMap) await trying("map", loadMap, begin);
+}
+
+async function loadServed() {
+  const [health, { users }] = await Promise.all([find("health", {}), find("explorer/users", { search: "" })]);
+  at("served").textContent = `model ${health.model} · ${count(health.users, "user")} · ${count(health.items, "item")}`;
+  at("suggested").replaceChildren("Such as ", ...users.slice(0, 6).map(({ user_id }) => {
+    const button = element("button", { type: "button" }, element("bdi", {}, user_id));
+    button.addEventListener("click", () => choose(user_id));
+    return button;
+  }));
 }
 
 async function loadMap() {
@@ -164,9 +169,9 @@ async function loadMap() {
   drawnMap = true;
 }
 
-searchBox(at("user-search"), "Find a user", findUsers, ({ id }) => choose(id), report);
-searchBox(at("event-search"), "Add an event", findItems, add, report);
-searchBox(at("item-search"), "Find an item", findItems, look, report);
+searchBox(at("user-search"), "Find a user", findUsers, ({ id }) => choose(id), trying);
+searchBox(at("event-search"), "Add an event", findItems, add, trying);
+searchBox(at("item-search"), "Find an item", findItems, look, trying);
 at("nobody").addEventListener("click", () => choose(null));
 at("reset").addEventListener("click", () => { Object.assign(state, { added: [], removed: [] }); refresh(); });
 at("settings").addEventListener("input", () => {

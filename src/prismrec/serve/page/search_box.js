@@ -5,7 +5,7 @@ import { element } from "./elements.js";
 const PAUSE = 120; // ms without a key before the server is asked
 
 /** Fills `root`; `find` gives `{ choices: [{ id, text, detail }], note }` for a text, `choose` takes what was chosen. */
-export function searchBox(root, label, find, choose, report) {
+export function searchBox(root, label, find, choose, trying) {
   const list = element("ul", { id: `${root.id}-list`, role: "listbox", hidden: true, "aria-label": label });
   const field = element("input", {
     type: "search", autocomplete: "off", spellcheck: false, role: "combobox",
@@ -67,12 +67,11 @@ export function searchBox(root, label, find, choose, report) {
     asked.abort();
     asked = new AbortController();
     const text = field.value;
-    try {
-      show(await find(text.trim(), asked.signal));
+    const { signal } = asked;
+    await trying("search", async () => {
+      show(await find(text.trim(), signal));
       found = text;
-    } catch (error) {
-      if (error.name !== "AbortError") { close(); report(error, search); }
-    }
+    }, search);
   }
 
   field.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(search, PAUSE); });
