@@ -40,7 +40,6 @@ MAP_ITEMS = 5_000
 """Most popular items of the map."""
 SAMPLE_USERS = 5_000
 """Users whose interests are compared with an item, at most; drawn by the model's seed."""
-_USERS_PER_BATCH = 256
 _FOUND = 20  # users or items of an answer
 _NEIGHBOURS = 10
 _CLOSEST = 5
@@ -213,10 +212,10 @@ class Explorer:
     @cached_property
     def _user_vectors(self) -> np.ndarray:
         """Of the sample, float32 [S, V, D] or [S, V, D + 1]."""
-        bundle = self._service.bundle
+        bundle, size = self._service.bundle, self._service.settings.encoder_batch
         parts = []
-        for start in range(0, len(self._sample), _USERS_PER_BATCH):
-            users = self._sample[start : start + _USERS_PER_BATCH]
+        for start in range(0, len(self._sample), size):
+            users = self._sample[start : start + size]
             past = stored_histories(self._store, users, self._store.manifest["max_time"], bundle.config.history)
             parts.append(bundle.encoder.encode(past, self._store.item_features).vectors)
         return np.concatenate(parts)
