@@ -7,6 +7,7 @@ train(Path("store"), Path("run"), Config())      # or load_config(Path("settings
 append(Path("store"), new_events)                # a new day, and a run that goes on with it
 train(Path("store"), Path("newer"), continue_from=Path("run"))
 report = evaluate(Path("run"), "test")           # a pydantic model, beside the baselines
+charts.trade_offs(report); frames.metrics(report)  # its figures, as charts of Altair and as Polars frames
 export(Path("run"), Path("bundle"))
 extend(Path("bundle"), new_items, Path("extended"))  # items that came after training, by their features alone
 recommendations = Recommender.open(Path("bundle")).recommend(k=100)  # a Polars frame
@@ -15,6 +16,7 @@ recommendations = Recommender.open(Path("bundle")).recommend(k=100)  # a Polars 
 from prismrec.config import Config, PrepareConfig
 from prismrec.data.append import append
 from prismrec.data.prepare import prepare
+from prismrec.evaluate import charts, frames
 from prismrec.evaluate.evaluator import evaluate
 from prismrec.export.bundle import export
 from prismrec.export.extend import extend
@@ -27,9 +29,11 @@ __all__ = [
     "PrepareConfig",
     "Recommender",
     "append",
+    "charts",
     "evaluate",
     "export",
     "extend",
+    "frames",
     "load_config",
     "prepare",
     "train",

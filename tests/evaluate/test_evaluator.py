@@ -1,5 +1,6 @@
 """Evaluation end to end, on a small generated data set and untrained or hand-made models."""
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -98,6 +99,71 @@ def test_report_of_two_runs_and_the_baselines(root: Path) -> None:
     assert (single.found, single.vectors_used) == ([1.0], 1.0)
     assert (single.recall_lost, single.cosine_mean) == ([], None)
     assert report == evaluate(root / "multi", "test", [10, 5], [root / "single"], date=date, console=QUIET)
+
+
+def test_the_dial_gives_what_a_run_of_that_popularity_gives(root: Path) -> None:
+    report = evaluate(root / "multi", "test", [10], popularity=[0.5], console=QUIET)
+    by_position = {each.popularity: each for each in report.trade_offs if each.popularity is not None}
+    assert list(by_position) == [0.0, 0.25, 0.5, 0.75, 1.0]
+    as_it_is = next(each for each in report.trade_offs if each.popularity is None)
+    assert as_it_is.method == report.methods[0].name == "multi (V=2, popularity 0.5)"
+    assert by_position[0.5] == as_it_is.model_copy(update={"popularity": 0.5})
+    assert as_it_is.recall == report.methods[0].metrics["recall@10"]  # all users are in the sample
+    assert report.counts["trade_off_users"] == report.counts["users_evaluated"]
+    without = evaluate(root / "multi", "test", [10], console=QUIET).methods[0]
+    assert by_position[0.0].recall == without.metrics["recall@10"]
+    assert by_position[0.0].coverage == without.catalogue["coverage@10"]
+
+
+def test_examples_are_drawn_from_the_best_and_from_the_worst(root: Path) -> None:
+    report = evaluate(root / "multi", "test", [5], seed=3, console=QUIET)
+    store = Store.open(root / "store")
+    recalls = [example.recall for example in report.examples]
+    assert recalls == sorted(recalls, reverse=True)
+    assert recalls[0] > recalls[-1]
+    assert len({example.user_id for example in report.examples}) == 4
+    for example in report.examples:
+        user = store.user_ids.to_list().index(example.user_id)
+        events = store.item_ids[store.item[store.offsets[user] : store.test_start[user]] - 1].to_list()
+        assert [item.item_id for item in example.history] == events[::-1][:8]
+        ranks = {item.item_id: item.rank for item in example.recommended}
+        assert [item.rank for item in example.recommended] == [1, 2, 3, 4, 5]
+        assert {target.item_id: target.rank for target in example.targets} == {
+            target.item_id: ranks.get(target.item_id) for target in example.targets
+        }
+        found = [target for target in example.targets if target.rank]
+        assert example.recall == pytest.approx(len(found) / len(example.targets))
+        assert {item.item_id for item in example.recommended if item.is_target} == {t.item_id for t in found}
+        assert all(item.category == f"c{cast(int, item.item_id) // 5}" for item in example.history)
+
+
+def test_the_data_in_a_few_numbers(root: Path) -> None:
+    data = evaluate(root / "multi", "test", [5], console=QUIET).data
+    assert data is not None
+    assert (data.first_day, data.last_day) == ("2023-11-14", "2023-11-15")
+    assert (data.train_events, data.valid_events, data.test_events) == (USERS * 10, USERS, USERS)
+    assert data.events_per_user == [EVENTS] * 5
+    assert sum(data.items_by_decile) == ITEMS
+    assert data.categories == 6
+
+
+def test_curves_are_those_of_the_log(root: Path) -> None:
+    log = root / "multi" / "metrics.jsonl"
+    lines = [
+        {"kind": "train", "step": step, "epoch": 0, "loss": 1 / step, "nan": float("nan")} for step in range(1, 402)
+    ]
+    log.write_text(
+        "".join(json.dumps(line) + "\n" for line in [*lines, {"kind": "valid", "step": 7, "recall@50": 0.5}])
+    )
+    curves = evaluate(root / "multi", "test", [5], [root / "single"], console=QUIET).curves
+    log.unlink()
+    assert [(curve.method, curve.kind, curve.metric) for curve in curves] == [
+        ("multi", "train", "loss"),
+        ("multi", "valid", "recall@50"),
+    ]
+    assert len(curves[0].steps) == 134  # every third
+    assert curves[0].steps[-2:] == [398, 401]
+    assert curves[0].values[-1] == 1 / 401
 
 
 def test_covisitation_finds_the_groups_that_popularity_does_not_see(root: Path) -> None:

@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,49 +11,12 @@ import pytest
 from rich.console import Console
 
 from prismrec.evaluate.bootstrap import Estimate
-from prismrec.evaluate.findings import Diagnostics, Method, Report
+from prismrec.evaluate.findings import Example, ItemName, Recommended, Report, Target
 from prismrec.evaluate.page import render
 from prismrec.evaluate.report import print_report, write_report
+from prismrec.evaluate.words import in_words
 
-
-def estimate(value: float) -> Estimate:
-    return Estimate(value=value, low=value - 0.01, high=value + 0.01, users=7)
-
-
-def method(name: str, recall: float, **fields: object) -> Method:
-    metrics = ("recall", "hit_rate", "ndcg", "mrr", "tail_recall")
-    return Method(
-        name=name,
-        kind="baseline",
-        metrics={f"{metric}@{k}": estimate(recall) for metric in metrics for k in (5, 10)},
-        catalogue={f"{metric}@{k}": 0.25 for metric in ("coverage", "gini", "mean_popularity") for k in (5, 10)},
-        recall_by_decile={k: [recall, None, *[0.0] * 8] for k in (5, 10)},
-    ).model_copy(update=fields)
-
-
-@pytest.fixture
-def report() -> Report:
-    found = Diagnostics(
-        head_usage=[0.99, 0.01],
-        head_entropy=0.08,
-        dead_heads=[1],
-        cosine_mean=0.31,
-        cosine_max=0.62,
-        found=[0.8, 0.2],
-        vectors_used=1.5,
-        recall_lost=[estimate(0.044), estimate(0.0)],
-        auc=0.7654,
-    )
-    return Report(
-        settings={"run": "runs/<first>", "split": "test", "seed": 3, "date": "2024-05-06T07:08:09+00:00"},
-        counts={"users": 1234, "users_evaluated": 1000},
-        ks=[5, 10],
-        headline_k=10,
-        methods=[
-            method("<first> & best", 0.5, kind="model", diagnostics=found),
-            method("popular", 0.4, advantage=estimate(0.1)),
-        ],
-    )
+from .conftest import method
 
 
 class _Tags(HTMLParser):
@@ -97,14 +62,55 @@ def test_page_is_well_formed_self_contained_and_escaped(report: Report) -> None:
     assert tags.open == []
     assert not {"script", "link", "img"} & set(tags.seen)
     assert "<first>" not in page
-    assert "http" not in page
-    assert tags.seen.count("rect") == 2 * 10  # one bar per method and decile
+    assert not re.findall(r"(?:src|href)=.(?!#)", page)
+    assert tags.seen.count("svg") == tags.seen.count("figure") == 9
+    assert tags.seen.count("section") == 9
 
 
-def test_bars_share_one_scale(report: Report) -> None:
-    page = render(report)
-    assert 'height="90.0"' in page  # recall 0.5, the highest
-    assert 'height="72.0"' in page  # recall 0.4
+HOSTILE = "<img src=x onerror=alert(1)> \u202e & 日本"
+
+
+def test_titles_are_text_whatever_they_hold(report: Report) -> None:
+    item = {"item_id": HOSTILE, "title": HOSTILE, "category": HOSTILE}
+    example = Example(
+        user_id=HOSTILE,
+        recall=0.5,
+        history=[ItemName(**item)],
+        targets=[Target(**item, rank=None)],
+        recommended=[Recommended(**item, rank=1, interest=0, is_target=False)],
+    )
+    page = render(report.model_copy(update={"examples": [example]}))
+    assert "<img" not in page
+    assert page.count(f"<bdi>{escape(HOSTILE)}</bdi>") == 1 + 3 * 2
+
+
+def test_sections_without_anything_to_show_are_left_out(report: Report) -> None:
+    bare = report.model_copy(
+        update={"examples": [], "curves": [], "trade_offs": [], "data": None, "methods": [method("popular", 0.4)]}
+    )
+    page = render(bare)
+    sections = set(re.findall('<section id="([a-z-]+)"', page))
+    assert sections == {"metrics", "popularity", "settings"}
+    assert set(re.findall('href="#([a-z-]+)"', page)) == sections
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.05, 0.15, "That is 0.1000 more than popular (0.1000 [0.0500, 0.1500]), the best of 1 baselines."),
+        (-0.15, -0.05, "That is 0.1000 less than popular (-0.1000 [-0.1500, -0.0500]), the best of 1 baselines."),
+        (-0.05, 0.1, "That is not to be told apart from popular (0.0000 [-0.0500, 0.1000]), the best of 1 baselines."),
+    ],
+)
+def test_losses_are_said_as_plainly_as_wins(report: Report, low: float, high: float, verdict: str) -> None:
+    value = 0.0 if low < 0 < high else (low + high) / 2
+    gap = Estimate(value=value, low=low, high=high, users=7)
+    compared = report.methods[1].model_copy(update={"advantage": gap})
+    said = list(in_words(report.model_copy(update={"methods": [report.methods[0], compared]})))
+    assert said[0].startswith(
+        "<first> & best finds 50 % of what users went on to among its first 10 items: recall@10 0.5"
+    )
+    assert said[1:] == [verdict, "It shows 25 % of the catalogue to anyone."]
 
 
 def test_a_report_without_any_hit_still_renders(report: Report) -> None:

@@ -5,20 +5,49 @@ same length, with or without any vector.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import torch
 
 from prismrec.config import HistoryConfig
 from prismrec.data.history import gather_histories
 from prismrec.data.store import Store
+from prismrec.evaluate.item_sets import ItemSets
 from prismrec.evaluate.queries import Queries
 from prismrec.evaluate.retrieval import interest_scorer, merge_interests, merge_with_finders, ranked_lists
-from prismrec.model.encode import UserEncoding, encode_items, encode_users
+from prismrec.model.encode import UserEncoding, encode_items, encode_users, log_popularity
 from prismrec.model.multi_interest import MultiInterestModel
 
 _USERS_PER_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Users and items as a model encodes them."""
+
+    interests: np.ndarray
+    """Float32 [U, V, D], or [U, V, D + 1] if popularity counts."""
+    items: np.ndarray
+    """Float32 [I, D] or [I, D + 1]; row i is catalogue row i + 1."""
+    head_usage: np.ndarray
+    """p(head), mean over users, [H]."""
+    dim: int
+    """D."""
+
+    def select(self, users: np.ndarray) -> "Encoded":
+        """Some of the users."""
+        return replace(self, interests=self.interests[users])
+
+    def with_popularity(self, weight: float, counts: np.ndarray) -> "Encoded":
+        """The same with another weight of popularity, by items' training events [I]."""
+        interests, items = self.interests[..., : self.dim], self.items[:, : self.dim]
+        if not weight:
+            return replace(self, interests=interests, items=items)
+        part = (weight * log_popularity(counts)).astype(np.float32)
+        present = interests.any(axis=-1, keepdims=True).astype(np.float32)
+        return replace(self, interests=np.concatenate([interests, present], -1), items=np.column_stack([items, part]))
 
 
 @dataclass(frozen=True)
@@ -60,18 +89,33 @@ def find_candidates(
     advance: Callable[[int], None] = lambda users: None,
 ) -> Candidates:
     """Encode the catalogue and every user, and rank the whole catalogue for each vector."""
-    item_vectors = encode_items(model, store)
-    encoded = [
+    return rank(encode(model, store, queries, history), queries.seen, k, next(model.parameters()).device, advance)
+
+
+def encode(model: MultiInterestModel, store: Store, queries: Queries, history: HistoryConfig) -> Encoded:
+    """Encode the catalogue and the users of all queries."""
+    parts = [
         encode_range(
             model, store, queries.user[block], queries.start[block], queries.end[block], queries.now[block], history
         )
         for block in _batches(queries.num_users)
     ]
-    interests = np.concatenate([part.vectors for part in encoded])
-    head_usage = np.concatenate([part.head_usage for part in encoded]).mean(axis=0, dtype=np.float64)
-    scorer = interest_scorer(interests, item_vectors, next(model.parameters()).device)
-    items, scores = ranked_lists(scorer, queries.seen, store.num_items, k, interests.shape[1], advance)
-    return Candidates(interests[..., : model.config.embedding_dim], head_usage, items, scores)
+    interests = np.concatenate([part.vectors for part in parts])
+    head_usage = np.concatenate([part.head_usage for part in parts]).mean(axis=0, dtype=np.float64)
+    return Encoded(interests, encode_items(model, store), head_usage, model.config.embedding_dim)
+
+
+def rank(
+    encoded: Encoded,
+    seen: ItemSets,
+    k: int,
+    device: torch.device,
+    advance: Callable[[int], None] = lambda users: None,
+) -> Candidates:
+    """Rank the whole catalogue for each vector of each user."""
+    scorer = interest_scorer(encoded.interests, encoded.items, device)
+    items, scores = ranked_lists(scorer, seen, len(encoded.items), k, encoded.interests.shape[1], advance)
+    return Candidates(encoded.interests[..., : encoded.dim], encoded.head_usage, items, scores)
 
 
 def encode_range(

@@ -10,7 +10,13 @@ from prismrec.evaluate.candidates import Candidates
 from prismrec.evaluate.findings import Diagnostics
 from prismrec.evaluate.item_sets import ItemSets
 from prismrec.evaluate.measure import recall_of
-from prismrec.evaluate.metrics.interests import dead_heads, head_entropy, interest_similarity, vector_usage
+from prismrec.evaluate.metrics.interests import (
+    dead_heads,
+    head_entropy,
+    interest_similarity,
+    mean_cosines,
+    vector_usage,
+)
 
 
 def diagnose(candidates: Candidates, targets: ItemSets, k: int, seed: int) -> Diagnostics:
@@ -23,6 +29,7 @@ def diagnose(candidates: Candidates, targets: ItemSets, k: int, seed: int) -> Di
         dead_heads=dead_heads(candidates.head_usage),
         cosine_mean=mean,
         cosine_max=largest,
+        cosines=mean_cosines(candidates.interests),
         found=found.tolist(),
         vectors_used=vectors_used,
         recall_lost=_recall_lost(candidates, targets, k, seed) if candidates.interests.shape[1] > 1 else [],

@@ -4,15 +4,15 @@ Takes runs on one store; gives a `Report`. Every method answers the same queries
 same length from the whole catalogue, with the same items left out.
 """
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -22,14 +22,16 @@ from prismrec.data.store import Split, Store
 from prismrec.errors import ArtifactError, ConfigError
 from prismrec.evaluate.baselines.covisitation import covisitation, covisitation_scorer
 from prismrec.evaluate.baselines.popular import item_counts, popularity_scorer, recent_item_counts
-from prismrec.evaluate.bootstrap import CONFIDENCE, NUM_RESAMPLES, bootstrap
+from prismrec.evaluate.bootstrap import CONFIDENCE, NUM_RESAMPLES
 from prismrec.evaluate.candidates import find_candidates
-from prismrec.evaluate.diagnose import diagnose
-from prismrec.evaluate.findings import Method, Report
+from prismrec.evaluate.examples import choose_examples
+from prismrec.evaluate.findings import Report
 from prismrec.evaluate.labelled import labelled_auc
-from prismrec.evaluate.measure import Catalogue, measure, recall_of
+from prismrec.evaluate.measure import recall_of
+from prismrec.evaluate.methods import Methods
 from prismrec.evaluate.queries import Queries, make_queries
-from prismrec.evaluate.retrieval import Scorer, ranked_lists
+from prismrec.evaluate.retrieval import Scorer
+from prismrec.evaluate.summary import read_curves, summarise
 from prismrec.model.multi_interest import MultiInterestModel
 from prismrec.model.run import Run, load_run
 
@@ -81,18 +83,35 @@ def evaluate(
     )
     headline_k = HEADLINE_K if HEADLINE_K in lengths else lengths[len(lengths) // 2]
     aucs = [None if pairs is None else labelled_auc(other, pairs, split) for other in runs]
+    names = _names(runs)
     with _progress(console) as progress:
-        evaluation = _Evaluation(store, queries, lengths, headline_k, seed, progress)
-        models = [evaluation.model(*each) for each in zip(_names(runs), runs, aucs, strict=True)]
-        baselines = [evaluation.baseline(name, scorer) for name, scorer in _baselines(store, queries)]
+        methods = Methods(store, queries, lengths, headline_k, seed, progress)
+        first, looked_at = methods.model(names[0], runs[0], aucs[0])
+        models = [first, *(methods.model(*each)[0] for each in zip(names[1:], runs[1:], aucs[1:], strict=True))]
+        baselines = [methods.baseline(name, scorer) for name, scorer in _baselines(store, queries)]
+        dial = methods.dial(names[0], runs[0], looked_at.encoded)
     return Report(
         settings=_settings(
-            runs, split=split, seed=seed, date=(date or datetime.now(UTC)).isoformat(timespec="seconds")
+            runs,
+            split=split,
+            seed=seed,
+            date=(date or datetime.now(UTC)).isoformat(timespec="seconds"),
+            command=_command(run, split, lengths, against, popularity, seed),
         ),
-        counts={"users": store.num_users, "items": store.num_items, "events": store.num_events, **queries.counts},
+        counts={
+            "users": store.num_users,
+            "items": store.num_items,
+            "events": store.num_events,
+            **queries.counts,
+            "trade_off_users": len(methods.sample),
+        },
         ks=lengths,
         headline_k=headline_k,
         methods=[*models, *baselines],
+        trade_offs=[*dial, *methods.trade_offs],
+        curves=[curve for path in dict.fromkeys(each.path for each in runs) for curve in read_curves(path, path.name)],
+        examples=choose_examples(store, queries, looked_at.candidates, headline_k, seed),
+        data=summarise(store),
     )
 
 
@@ -133,51 +152,6 @@ def recalls_at_k(
     return recall_of(lists, own.targets, k)[chosen < queries.num_users]
 
 
-class _Evaluation:
-    """What all methods share: the queries, the lengths of the lists, and the first method's recall."""
-
-    def __init__(
-        self, store: Store, queries: Queries, ks: list[int], headline_k: int, seed: int, progress: Progress
-    ) -> None:
-        self._store, self._queries, self._ks, self._seed = store, queries, ks, seed
-        self._headline_k, self._progress = headline_k, progress
-        self._catalogue = Catalogue.of(store)
-        self._first_recall: np.ndarray | None = None
-
-    def model(self, name: str, run: Run, auc: float | None) -> Method:
-        task = self._progress.add_task(name, total=self._queries.num_users)
-        candidates = find_candidates(
-            run.model.to(_device(run)),
-            self._store,
-            self._queries,
-            run.config.history,
-            self._ks[-1],
-            lambda users: self._progress.advance(task, users),
-        )
-        method = self._method(name, "model", candidates.merged())
-        diagnostics = diagnose(candidates, self._queries.targets, self._headline_k, self._seed)
-        return method.model_copy(update={"diagnostics": diagnostics.model_copy(update={"auc": auc})})
-
-    def baseline(self, name: str, scorer: Scorer) -> Method:
-        task = self._progress.add_task(name, total=self._queries.num_users)
-        items, _ = ranked_lists(
-            scorer,
-            self._queries.seen,
-            self._store.num_items,
-            self._ks[-1],
-            advance=lambda users: self._progress.advance(task, users),
-        )
-        return self._method(name, "baseline", items[:, 0])
-
-    def _method(self, name: str, kind: Literal["model", "baseline"], lists: np.ndarray) -> Method:
-        method = measure(name, kind, lists, self._queries.targets, self._catalogue, self._ks, self._seed)
-        recall = recall_of(lists, self._queries.targets, self._headline_k)
-        if self._first_recall is None:
-            self._first_recall = recall
-            return method
-        return method.model_copy(update={"advantage": bootstrap((self._first_recall - recall)[:, None], self._seed)[0]})
-
-
 def _baselines(store: Store, queries: Queries) -> Iterator[tuple[str, Scorer]]:
     counts = item_counts(store)
     yield "all-time popular", popularity_scorer(counts)
@@ -198,6 +172,16 @@ def _settings(runs: Sequence[Run], **call: Any) -> dict[str, Any]:
         "resamples": NUM_RESAMPLES,
         "config": config.model_dump(mode="json"),
     }
+
+
+def _command(
+    run: Path, split: str, ks: Sequence[int], against: Sequence[Path], popularity: Sequence[float], seed: int
+) -> str:
+    """The command line of an evaluation."""
+    words = ["prismrec", "evaluate", run, "--split", split, "--k", ",".join(map(str, ks)), "--seed", seed]
+    words += [word for path in against for word in ("--against", path)]
+    words += ["--popularity", ",".join(f"{position:g}" for position in popularity)] if popularity else []
+    return shlex.join(map(str, words))
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
@@ -229,11 +213,6 @@ def _checked_ks(ks: Sequence[int] | None, store: Store) -> list[int]:
     if wrong or not ks:
         raise ConfigError(f"k: expected numbers from 1 to {store.num_items} (the catalogue's size), found {list(ks)}")
     return sorted(set(ks))
-
-
-def _device(run: Run) -> torch.device:
-    on_gpu = run.config.train.device != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda" if on_gpu else "cpu")
 
 
 class _Rate(ProgressColumn):

@@ -88,6 +88,28 @@ def diagnostics(report: Report) -> Table:
     return Table("Heads and vectors", header, rows, note)
 
 
+def data(report: Report) -> Table:
+    """The data set in a few numbers."""
+    found = report.data
+    if found is None:
+        return Table("Data", ["", ""], [])
+    quartiles = " · ".join
+    rows = [
+        ["days", f"{found.first_day} to {found.last_day}"],
+        ["users", f"{report.counts.get('users', 0):,}"],
+        ["items", f"{report.counts.get('items', 0):,}"],
+        ["categories", NONE if found.categories is None else f"{found.categories:,}"],
+        ["events of training", f"{found.train_events:,}"],
+        ["events of validation", f"{found.valid_events:,}"],
+        ["events of testing", f"{found.test_events:,}"],
+        ["events per user: least, quartiles, most", quartiles(f"{count:,}" for count in found.events_per_user)],
+        ["training events per item, likewise", quartiles(f"{count:,}" for count in found.events_per_item)],
+        ["items without a training event", f"{found.items_without_events:,}"],
+        ["items that hold each tenth of them", quartiles(f"{count:,}" for count in found.items_by_decile)],
+    ]
+    return Table("The data", ["", ""], rows)
+
+
 def interval(estimate: Estimate | None) -> str:
     """An estimate with its interval, for example `0.0512 [0.0480, 0.0541]`."""
     if estimate is None:

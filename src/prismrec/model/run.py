@@ -27,7 +27,7 @@ from prismrec.model.multi_interest import MultiInterestModel
 from prismrec.toml import dump_toml, load_config, parse_config
 
 KIND = "run"
-CONFIG, WEIGHTS = "config.toml", "model.safetensors"
+CONFIG, WEIGHTS, METRICS = "config.toml", "model.safetensors", "metrics.jsonl"
 
 
 @dataclass(frozen=True)

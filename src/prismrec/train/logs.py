@@ -12,9 +12,10 @@ from rich.progress import Progress as ProgressBar
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from prismrec.model.run import METRICS
 from prismrec.train.checkpoint import Progress
 
-METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
+TENSORBOARD = "tensorboard"
 
 
 class Silence:

@@ -5,7 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from prismrec.evaluate.metrics.interests import dead_heads, head_entropy, interest_similarity, vector_usage
+from prismrec.evaluate.metrics.interests import (
+    dead_heads,
+    head_entropy,
+    interest_similarity,
+    mean_cosines,
+    vector_usage,
+)
 
 
 def test_entropy_is_one_for_equal_use_and_zero_for_one_head() -> None:
@@ -45,3 +51,14 @@ def test_vector_usage_by_hand() -> None:
 def test_without_any_list_no_vector_is_used() -> None:
     share, used = vector_usage(np.full((2, 3), -1), 2)
     assert (share.tolist(), used) == ([0.0, 0.0], 0.0)
+
+
+def test_mean_cosines_are_over_the_users_who_have_both() -> None:
+    first = [[1, 0], [0.6, 0.8], [0, 0]]
+    second = [[1, 0], [0, 1], [0, 0]]
+    found = mean_cosines(np.array([first, second], np.float32))
+    assert found[0][1] == pytest.approx((0.6 + 0) / 2)
+    assert found[0][0] == pytest.approx(1)
+    assert found[0][2] is None
+    assert found[2] == [None, None, None]
+    assert found[1][0] == found[0][1]

@@ -54,3 +54,18 @@ def vector_usage(finders: np.ndarray, num_interests: int) -> tuple[np.ndarray, f
     found = (finders[..., None] == np.arange(num_interests)).sum(1)  # [U, V]
     listed = found[found.any(axis=1)]
     return found.sum(axis=0) / max(found.sum(), 1), float((listed > 0).sum(axis=1).mean()) if len(listed) else 0.0
+
+
+def mean_cosines(interests: np.ndarray) -> list[list[float | None]]:
+    """Mean cosine between vectors v and w of a user, over the users who have both, [V, V]; None if nobody has.
+
+    Args:
+        interests: unit vectors [U, V, D]; a zero vector is none.
+    """
+    present = np.any(interests != 0, axis=-1).astype(np.float64)
+    total = np.einsum("uvd,uwd->vw", interests, interests, dtype=np.float64)
+    users = present.T @ present
+    return [
+        [None if not number else cosine / number for cosine, number in zip(*row, strict=True)]
+        for row in zip(total.tolist(), users.tolist(), strict=True)
+    ]

@@ -1,0 +1,196 @@
+"""The figures of a report as charts: Altair's, so that a notebook shows them, and they can be changed and saved.
+
+Takes a `Report`; each chart is made of the frame of the same name in `frames.py`. Colours and lines are such that they
+can be read on light and on dark.
+
+    from prismrec.api import charts, evaluate
+
+    charts.trade_offs(evaluate(Path("run"), "test")).save("trade_offs.svg")
+"""
+
+from typing import Any
+
+import altair as alt
+import polars as pl
+
+from prismrec.evaluate import frames
+from prismrec.evaluate.findings import Report
+from prismrec.evaluate.metrics.exposure import SHARES
+
+COLOURS = ["#3b7dd8", "#d9730d", "#2f9e63", "#b5489a", "#8a7d1f", "#6f66cf", "#c0453f", "#4a9aa5", "#8b8f98"]
+_WIDTH, _HEIGHT = 560, 240
+_SMALL = 250
+_GREY = "#8889"
+_FONT = "Arial, Helvetica, sans-serif"  # of known widths
+
+
+def headline(report: Report) -> alt.LayerChart:
+    """Recall and NDCG at headline_k of every method, with intervals."""
+    frame = frames.metrics(report).filter(pl.col("metric").is_in(["recall", "ndcg"]), k=report.headline_k)
+    rows = alt.Y("method:N", sort=None, title=None, axis=alt.Axis(labelLimit=240))
+    base = alt.Chart(frame).encode(y=rows, color=_colour(report, legend=None))
+    value = alt.X("value:Q", title=None, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=4))
+    layers = alt.layer(
+        base.mark_rule(strokeWidth=2).encode(x=value, x2="high:Q").transform_calculate(value="datum.low"),
+        base.mark_point(filled=True, size=70, opacity=1).encode(x=value),
+    ).properties(width=_SMALL, height={"step": 24})
+    titles = f"datum.metric === 'recall' ? 'recall@{report.headline_k}' : 'ndcg@{report.headline_k}'"
+    return _styled(
+        layers.transform_calculate(shown=titles)
+        .facet(column=alt.Column("shown:N", title=None, sort="descending"))
+        .resolve_scale(x="independent")
+    )
+
+
+def deciles(report: Report) -> alt.Chart:
+    """Recall by popularity decile of the target, a line for each method."""
+    return _styled(
+        alt.Chart(frames.deciles(report).drop_nulls("recall"))
+        .mark_line(point=True)
+        .encode(
+            x=_decile("popularity decile of the target: 1 is the head, 10 the long tail"),
+            y=alt.Y("recall:Q", title=f"recall@{report.headline_k}"),
+            color=_colour(report),
+        )
+        .properties(width=_WIDTH, height=_HEIGHT)
+    )
+
+
+def exposure(report: Report) -> alt.LayerChart:
+    """Share of the recommendations that each popularity decile gets; the line is its share of what people do."""
+    lines = (
+        alt.Chart(frames.deciles(report).drop_nulls("exposure"))
+        .mark_line(point=True)
+        .encode(
+            x=_decile("popularity decile of the recommended item"),
+            y=alt.Y("exposure:Q", title="share of the recommendations", axis=alt.Axis(format="%")),
+            color=_colour(report),
+        )
+    )
+    fair = alt.Chart(pl.DataFrame({"exposure": [0.1]})).mark_rule(color=_GREY, strokeDash=[5, 4]).encode(y="exposure:Q")
+    return _styled((fair + lines).properties(width=_WIDTH, height=_HEIGHT))
+
+
+def concentration(report: Report) -> alt.LayerChart:
+    """How much of the recommendations the most shown items have; the dashed line shows all items alike."""
+    x = alt.X(
+        "items:Q",
+        title="share of the catalogue, the most shown first",
+        scale=alt.Scale(type="log", domain=[SHARES[0], 1]),
+        axis=alt.Axis(format="~%", values=[0.0001, 0.001, 0.01, 0.1, 1]),
+    )
+    y = alt.Y("exposure:Q", title="share of the recommendations", axis=alt.Axis(format="%"))
+    lines = alt.Chart(frames.concentration(report)).mark_line().encode(x=x, y=y, color=_colour(report))
+    equal = alt.Chart(pl.DataFrame({"items": SHARES, "exposure": SHARES}))
+    alike = equal.mark_line(color=_GREY, strokeDash=[5, 4]).encode(x=x, y=y)
+    return _styled((alike + lines).properties(width=_WIDTH, height=_HEIGHT))
+
+
+def trade_offs(report: Report) -> alt.LayerChart:
+    """Recall against coverage: a line over the first run's dial of popularity, a point for each method as it is."""
+    frame = frames.trade_offs(report)
+    x = alt.X(
+        "coverage:Q",
+        title=f"coverage@{report.headline_k}",
+        scale=alt.Scale(type="log", nice=False, padding=20),
+        axis=alt.Axis(tickCount=5),
+    )
+    y = alt.Y("recall:Q", title=f"recall@{report.headline_k}", scale=alt.Scale(zero=False))
+    shown = frame.filter(pl.col("coverage") > 0)  # where nothing is recommended there is no logarithm
+    dial = alt.Chart(shown.drop_nulls("popularity")).encode(x=x, y=y)
+    line = dial.mark_line(point=True, color=COLOURS[0], strokeWidth=2).encode(order="popularity:Q")
+    words = dial.mark_text(dy=-12, fontSize=11).encode(text=alt.Text("popularity:Q"))
+    methods = (
+        alt.Chart(shown.filter(pl.col("popularity").is_null()))
+        .mark_point(filled=True, size=90, opacity=1)
+        .encode(x=x, y=y, color=_colour(report))
+    )
+    return _styled((line + words + methods).properties(width=_WIDTH, height=_HEIGHT + 60))
+
+
+def heads(report: Report) -> alt.FacetChart:
+    """How the attention is spread over the heads of each model."""
+    bars = alt.Chart(frames.heads(report)).mark_bar(color=COLOURS[0])
+    encoded = bars.encode(
+        x=alt.X("head:O", title="head", axis=alt.Axis(labelAngle=0)),
+        y=alt.Y("share:Q", title="share of the attention", axis=alt.Axis(format="%")),
+    )
+    return _faceted(encoded)
+
+
+def vectors(report: Report) -> alt.FacetChart:
+    """The share of the recommended items that each vector found, of each model."""
+    bars = alt.Chart(frames.vectors(report)).mark_bar(color=COLOURS[0])
+    encoded = bars.encode(
+        x=alt.X("vector:O", title="vector", axis=alt.Axis(labelAngle=0)),
+        y=alt.Y("found:Q", title="share of the items found", axis=alt.Axis(format="%")),
+    )
+    return _faceted(encoded)
+
+
+def cosines(report: Report) -> alt.FacetChart:
+    """How alike each two vectors of a user are, of each model."""
+    squares = alt.Chart(frames.cosines(report)).encode(
+        x=alt.X("vector:O", title="vector", axis=alt.Axis(labelAngle=0)), y=alt.Y("other:O", title="vector")
+    )
+    colour = alt.Color(
+        "cosine:Q", title="cosine", scale=alt.Scale(domain=[-1, 0, 1], range=["#d9730d", "#8882", "#3b7dd8"])
+    )
+    number = alt.Text("cosine:Q", format=".2f")
+    return _faceted(squares.mark_rect().encode(color=colour) + squares.mark_text(fontSize=11).encode(text=number))
+
+
+def curves(report: Report) -> alt.FacetChart:
+    """The loss, its parts and the validation recall in the course of training."""
+    frame = frames.curves(report).filter((pl.col("kind") == "valid") | pl.col("metric").str.ends_with("loss"))
+    lines = (
+        alt.Chart(frame)
+        .mark_line(point={"size": 12})
+        .encode(
+            x=alt.X("step:Q", title="step", axis=alt.Axis(tickCount=4)),
+            y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
+            color=alt.Color("method:N", title=None, sort=None, scale=alt.Scale(range=COLOURS), legend=_LEGEND),
+        )
+        .properties(width=_SMALL - 40, height=120)
+    )
+    return _styled(
+        lines.facet(facet=alt.Facet("metric:N", title=None, sort=None), columns=3).resolve_scale(y="independent")
+    )
+
+
+_LEGEND = alt.Legend(orient="bottom", labelLimit=260, columns=2)
+
+
+def _colour(report: Report, legend: alt.Legend | None = _LEGEND) -> alt.Color:
+    """A method has the same colour in all charts."""
+    names = [method.name for method in report.methods]
+    colours = [COLOURS[place % len(COLOURS)] for place in range(len(names))]
+    return alt.Color("method:N", title=None, sort=None, scale=alt.Scale(domain=names, range=colours), legend=legend)
+
+
+def _decile(title: str) -> alt.X:
+    return alt.X("decile:O", title=title, axis=alt.Axis(labelAngle=0))
+
+
+def _faceted(chart: Any) -> alt.FacetChart:
+    """A panel for each model."""
+    panels = chart.properties(width=_SMALL, height=150)
+    return _styled(panels.facet(facet=alt.Facet("method:N", title=None, sort=None), columns=2))
+
+
+def _styled(chart: Any) -> Any:
+    """In the colour of the text around it, on no background."""
+    quiet = {
+        "labelColor": "currentColor",
+        "titleColor": "currentColor",
+        "titleFontWeight": "normal",
+        "labelFontSize": 11,
+    }
+    return (
+        chart.configure(background="transparent", font=_FONT, aria=False)
+        .configure_view(stroke=None)
+        .configure_axis(**quiet, gridColor="#8883", domainColor="#888", tickColor="#888", titleFontSize=12)
+        .configure_legend(labelColor="currentColor", titleColor="currentColor", labelFontSize=12)
+        .configure_header(labelColor="currentColor", labelFontSize=12, labelFontWeight="bold")
+        .configure_text(color="currentColor")
+    )

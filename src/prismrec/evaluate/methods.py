@@ -1,0 +1,120 @@
+"""Every method under one protocol: the same queries, lists of the same length, the same users resampled.
+
+Takes the queries of a store; gives a `Method` for each model or baseline, and where each stands between accuracy and
+coverage.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from rich.progress import Progress
+
+from prismrec.data.store import Store
+from prismrec.evaluate.bootstrap import bootstrap
+from prismrec.evaluate.candidates import Candidates, Encoded, encode, rank
+from prismrec.evaluate.diagnose import diagnose
+from prismrec.evaluate.findings import Method, TradeOff
+from prismrec.evaluate.item_sets import ItemSets
+from prismrec.evaluate.measure import Catalogue, measure, recall_of
+from prismrec.evaluate.queries import Queries
+from prismrec.evaluate.retrieval import Scorer, ranked_lists
+from prismrec.model.run import Run
+
+DIAL = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Positions of the dial of popularity at which the first run is looked at."""
+DIAL_USERS = 2_000
+"""Users of trade-offs, at most: each position ranks the whole catalogue for them."""
+
+
+@dataclass(frozen=True)
+class FirstModel:
+    """What the first model made of the users, for whatever looks at it closer."""
+
+    encoded: Encoded
+    candidates: Candidates
+
+
+class Methods:
+    """What all methods share: the queries, the lengths of the lists, and the first method's recall."""
+
+    def __init__(
+        self, store: Store, queries: Queries, ks: list[int], headline_k: int, seed: int, progress: Progress
+    ) -> None:
+        self._store, self._queries, self._ks, self._seed = store, queries, ks, seed
+        self._headline_k, self._progress = headline_k, progress
+        self._catalogue = Catalogue.of(store)
+        self._first_recall: np.ndarray | None = None
+        order = np.random.default_rng(seed).permutation(queries.num_users)
+        self.sample = np.sort(order[:DIAL_USERS])
+        """Users of trade-offs, rows of the queries."""
+        self.trade_offs: list[TradeOff] = []
+        """Of the methods measured so far."""
+
+    def model(self, name: str, run: Run, auc: float | None) -> tuple[Method, FirstModel]:
+        """Measure a model."""
+        task = self._progress.add_task(name, total=self._queries.num_users)
+        model = run.model.to(_device(run))
+        encoded = encode(model, self._store, self._queries, run.config.history)
+        candidates = rank(
+            encoded, self._queries.seen, self._ks[-1], _device(run), lambda users: self._progress.advance(task, users)
+        )
+        method = self._method(name, "model", candidates.merged())
+        diagnostics = diagnose(candidates, self._queries.targets, self._headline_k, self._seed)
+        found = method.model_copy(update={"diagnostics": diagnostics.model_copy(update={"auc": auc})})
+        return found, FirstModel(encoded, candidates)
+
+    def baseline(self, name: str, scorer: Scorer) -> Method:
+        """Measure a method that scores every item for every query."""
+        task = self._progress.add_task(name, total=self._queries.num_users)
+        items, _ = ranked_lists(
+            scorer,
+            self._queries.seen,
+            self._store.num_items,
+            self._ks[-1],
+            advance=lambda users: self._progress.advance(task, users),
+        )
+        return self._method(name, "baseline", items[:, 0])
+
+    def dial(self, name: str, run: Run, encoded: Encoded) -> list[TradeOff]:
+        """A model over its dial of popularity, without encoding anything again."""
+        queries, users = self._queries.select(self.sample), encoded.select(self.sample)
+        task = self._progress.add_task("dial of popularity", total=len(DIAL) * queries.num_users)
+        found = []
+        for position in DIAL:
+            turned = users.with_popularity(run.config.loss.temperature * position, self._catalogue.counts)
+            lists = rank(
+                turned, queries.seen, self._headline_k, _device(run), lambda done: self._progress.advance(task, done)
+            ).merged()
+            found.append(self._trade_off(name, position, lists, queries.targets))
+        return found
+
+    def _method(self, name: str, kind: Literal["model", "baseline"], lists: np.ndarray) -> Method:
+        method = measure(name, kind, lists, self._queries.targets, self._catalogue, self._ks, self._seed)
+        self.trade_offs.append(
+            self._trade_off(name, None, lists[self.sample], self._queries.targets.select(self.sample))
+        )
+        recall = recall_of(lists, self._queries.targets, self._headline_k)
+        if self._first_recall is None:
+            self._first_recall = recall
+            return method
+        return method.model_copy(update={"advantage": bootstrap((self._first_recall - recall)[:, None], self._seed)[0]})
+
+    def _trade_off(self, name: str, popularity: float | None, lists: np.ndarray, targets: ItemSets) -> TradeOff:
+        k = self._headline_k
+        found = measure(name, "model", lists, targets, self._catalogue, [k], self._seed)
+        return TradeOff(
+            method=name,
+            popularity=popularity,
+            recall=found.metrics[f"recall@{k}"],
+            ndcg=found.metrics[f"ndcg@{k}"],
+            tail_recall=found.metrics.get(f"tail_recall@{k}"),
+            coverage=found.catalogue[f"coverage@{k}"],
+            gini=found.catalogue[f"gini@{k}"],
+        )
+
+
+def _device(run: Run) -> torch.device:
+    on_gpu = run.config.train.device != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if on_gpu else "cpu")

@@ -1,0 +1,72 @@
+"""What was there to learn from, and how learning went: a store in a few numbers, and the curves of a training.
+
+Takes a store, or a run's directory; gives parts of a `Report`.
+"""
+
+import json
+from collections import defaultdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from prismrec.data.store import Store
+from prismrec.evaluate.findings import Curve, DataSummary
+from prismrec.evaluate.measure import Catalogue
+from prismrec.evaluate.metrics.popularity import NUM_DECILES
+from prismrec.model.run import METRICS
+
+_POINTS = 200
+"""Of a curve, at most: a report is read, not analysed."""
+_NO_METRIC = ("kind", "step", "epoch")
+
+
+def summarise(store: Store) -> DataSummary:
+    """Count events, users, items and categories."""
+    catalogue = Catalogue.of(store)
+    begins, ends = {}, {}
+    for split in ("train", "valid", "test"):
+        begins[split], ends[split] = store.split_bounds(split)
+    events = {split: int((ends[split] - begins[split]).sum()) for split in begins}
+    return DataSummary(
+        first_day=_day(store.manifest["min_time"]),
+        last_day=_day(store.manifest["max_time"]),
+        train_events=events["train"],
+        valid_events=events["valid"],
+        test_events=events["test"],
+        events_per_user=_quartiles(np.diff(store.offsets)),
+        events_per_item=_quartiles(catalogue.counts),
+        items_without_events=int((catalogue.counts == 0).sum()),
+        items_by_decile=np.bincount(catalogue.deciles, minlength=NUM_DECILES + 1)[1:].tolist(),
+        categories=None if catalogue.categories is None else len(set(catalogue.categories.tolist()) - {0}),
+    )
+
+
+def read_curves(run: Path, method: str) -> list[Curve]:
+    """The metrics of a training, from `metrics.jsonl`; none if the run has no such file."""
+    path = run / METRICS
+    points: dict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)
+    for line in path.read_text().splitlines() if path.exists() else ():
+        row = json.loads(line)
+        for metric, value in row.items():
+            if metric not in _NO_METRIC and np.isfinite(value):
+                points[row["kind"], metric].append((row["step"], value))
+    return [
+        Curve(method=method, kind=kind, metric=metric, steps=steps, values=values)
+        for (kind, metric), curve in points.items()
+        for steps, values in [map(list, zip(*_thinned(curve), strict=True))]
+    ]
+
+
+def _thinned(curve: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Some of the points, evenly, the last one included."""
+    every = -(-len(curve) // _POINTS)
+    return curve[::-1][::every][::-1]
+
+
+def _quartiles(counts: np.ndarray) -> list[int]:
+    return [round(value) for value in np.quantile(counts, [0, 0.25, 0.5, 0.75, 1])]
+
+
+def _day(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).date().isoformat()
