@@ -31,7 +31,7 @@ def as_frame(given: Ids, column: str, name: str) -> pl.DataFrame:
     Raises:
         DataError: it is neither.
     """
-    if hasattr(given, "columns"):
+    if isinstance(given, pl.DataFrame | pl.LazyFrame) or (is_pandas(given) and hasattr(given, "columns")):
         return read_table(given, name)
     if is_pandas(given):
         return pl.DataFrame({column: pl.from_pandas(given)})

@@ -37,13 +37,14 @@ from prismrec.data.prepare import prepare
 from prismrec.data.schema import ITEM, TIME, USER
 from prismrec.data.store import Split
 from prismrec.data.tables import Source, Table, is_pandas, renamed
-from prismrec.errors import ArtifactError, DataError
+from prismrec.errors import ArtifactError
 from prismrec.evaluate.evaluator import evaluate
 from prismrec.evaluate.findings import Report
 from prismrec.export.bundle import export
 from prismrec.frames import Frame, Ids, as_frame, as_given, column_names
 from prismrec.model.run import tie_to_store
 from prismrec.serve.item_vectors import ItemVectors
+from prismrec.serve.reasons import nearest_events, recommended, with_titles
 from prismrec.serve.recommender import Recommender
 from prismrec.toml import override, parse_config, parse_prepare_config
 from prismrec.train.trainer import train
@@ -51,7 +52,6 @@ from prismrec.train.trainer import train
 KIND = "retriever"
 STORE, RUN, BUNDLE = "store", "run", "bundle"
 _DATETIME = "datetime"  # what RecTools calls the time of an event
-_SHOWN = ("title", "category")
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,9 @@ class Retriever:
         Raises:
             ArtifactError: something else is there, or this retriever is not fitted.
         """
+        fitted = self._fitted
         with replacing_directory(Path(path), KIND) as directory:
-            shutil.copytree(self._fitted.path, directory, dirs_exist_ok=True)
+            shutil.copytree(fitted.path, directory, dirs_exist_ok=True)
         return Path(path)
 
     def fit(self, events: Source, items: Source | None = None) -> Self:
@@ -176,7 +177,7 @@ class Retriever:
         Raises:
             DataError: a user is unknown and has no events.
         """
-        found = self._fitted.recommender.recommend(self._users(users), k=k, include_seen=include_seen, now=now)
+        found = self._fitted.recommender.recommend(self._asked(users, USER), k=k, include_seen=include_seen, now=now)
         return self._answer(found, users)
 
     def encode_users(self, users: Ids | None = None, *, now: int | None = None) -> Frame:
@@ -185,7 +186,7 @@ class Retriever:
         A Polars column of arrays, whose `to_numpy()` is [N, V, D], or a pandas column of NumPy arrays [V, D]. D is one
         more than `model.embedding_dim` where popularity counts.
         """
-        return self._answer(self._fitted.recommender.encode(self._users(users), now=now), users)
+        return self._answer(self._fitted.recommender.encode(self._asked(users, USER), now=now), users)
 
     def encode_items(self, items: Ids | None = None) -> Frame:
         """Vectors of items, whose inner product with a user's is the score: `item_id, vector` [D].
@@ -197,7 +198,7 @@ class Retriever:
         Raises:
             DataError: an id is not in the catalogue, or new items do not fit it.
         """
-        return self._answer(self._fitted.items.encode(self._items(items)), items)
+        return self._answer(self._fitted.items.encode(self._asked(items, ITEM)), items)
 
     def similar(self, items: Ids | None = None, k: int = 10) -> Frame:
         """The k items of the largest cosine with each item: `target_item_id, item_id, rank, score`.
@@ -205,7 +206,7 @@ class Retriever:
         Raises:
             DataError: an id is not in the catalogue.
         """
-        return self._answer(self._fitted.items.similar(self._items(items), k=k), items)
+        return self._answer(self._fitted.items.similar(self._asked(items, ITEM), k=k), items)
 
     def explain(self, users: Ids | None = None, *, now: int | None = None) -> Frame:
         """Which past events formed each interest of users, as for `recommend`.
@@ -214,7 +215,8 @@ class Retriever:
             `user_id, interest, item_id, timestamp, weight, closeness`, and `title` and `category` where the catalogue
             has them: each event's share in the interest, largest first, and the cosine of its item with the interest.
         """
-        return self._answer(self._show(self._fitted.recommender.interests(self._users(users), now=now)), users)
+        formed = self._fitted.recommender.interests(self._asked(users, USER), now=now)
+        return self._answer(with_titles(formed, self._fitted.items.bundle.store), users)
 
     def reasons(self, recommendations: Frame, users: Ids | None = None, *, num_events: int = 3) -> Frame:
         """Of each recommendation, the events nearest to it among those that formed the interest which found it.
@@ -228,31 +230,24 @@ class Retriever:
             `user_id, item_id, interest, event_item_id, timestamp, closeness`, with `event_title` and `event_category`
             where the catalogue has them: the cosine of the event's item with the recommended one, largest first.
         """
-        pairs = _pairs(recommendations)
-        asked = pairs.select(USER).unique(maintain_order=True) if users is None else self._users(users)
-        events = self._fitted.recommender.interests(asked).filter(pl.col("weight") > 0)
-        events = events.select(USER, "interest", pl.col(ITEM).alias("event_item_id"), TIME)
-        found = pairs.with_row_index("place").join(events, on=[USER, "interest"], maintain_order="left")
-        found = found.with_columns(closeness=self._fitted.items.closeness(found[ITEM], found["event_item_id"]))
-        nearest = found.sort("place", "closeness", descending=[False, True], maintain_order=True)
-        nearest = nearest.group_by("place", maintain_order=True).head(num_events).drop("place")
-        return self._answer(self._show(nearest, "event_"), recommendations)
+        pairs = recommended(as_frame(recommendations, ITEM, "recommendations"))
+        asked = pairs.select(USER).unique(maintain_order=True) if users is None else self._asked(users, USER)
+        formed = self._fitted.recommender.interests(asked)
+        found = nearest_events(pairs, formed, self._fitted.items, num_events)
+        return self._answer(with_titles(found, self._fitted.items.bundle.store), recommendations)
 
     def evaluate(
         self, split: Split = "test", ks: Sequence[int] | None = None, *, popularity: Sequence[float] = (), seed: int = 0
     ) -> Report:
         """Measure on a split over the full catalogue, beside baselines; see `prismrec.evaluate.evaluator`."""
-        run = self._fitted.path / RUN
-        return evaluate(run, split, ks, popularity=popularity, seed=seed, console=self._console)
+        return evaluate(self._fitted.path / RUN, split, ks, popularity=popularity, seed=seed, console=self._console)
 
     def __repr__(self) -> str:
         if self._state is None:
             return "Retriever(not fitted)"
-        bundle, model = self._state.recommender.bundle, self._state.recommender.bundle.config.model
-        return (
-            f"Retriever({bundle.store.num_users:,} users, {bundle.store.num_items:,} items, "
-            f"{model.num_interests} vectors of {model.embedding_dim} dimensions, {self._state.path})"
-        )
+        store, model = self._state.items.bundle.store, self._state.items.bundle.config.model
+        shape = f"{model.num_interests} vectors of {model.embedding_dim} dimensions"
+        return f"Retriever({store.num_users:,} users, {store.num_items:,} items, {shape}, {self._state.path})"
 
     @property
     def _fitted(self) -> _Fitted:
@@ -292,36 +287,14 @@ class Retriever:
         is_rectools = _DATETIME in names and TIME not in names and TIME not in columns
         return {**columns, TIME: _DATETIME} if is_rectools else columns
 
-    def _users(self, users: Ids | None) -> pl.DataFrame | None:
-        return self._asked(users, USER, "users")
-
-    def _items(self, items: Ids | None) -> pl.DataFrame | None:
-        return self._asked(items, ITEM, "items")
-
-    def _asked(self, given: Ids | None, column: str, name: str) -> pl.DataFrame | None:
-        """What was asked for, with our names of columns."""
+    def _asked(self, given: Ids | None, column: str) -> pl.DataFrame | None:
+        """Users or items, by ids in a column or in a frame, with our names of columns."""
         if given is None:
             return None
+        name = {USER: "users", ITEM: "items"}[column]
         frame = as_frame(given, column, name)
         return renamed(Table(name, frame.lazy()), self._columns(frame)).frame.collect()
-
-    def _show(self, frame: pl.DataFrame, prefix: str = "") -> pl.DataFrame:
-        """The frame with what the catalogue shows of the items in its column `{prefix}item_id`."""
-        items = self._fitted.recommender.bundle.store.items
-        shown = items.select(pl.col(name).alias(prefix + name) for name in (ITEM, *_SHOWN) if name in items.columns)
-        return frame.join(shown, on=prefix + ITEM, how="left", maintain_order="left")
 
     def _answer(self, frame: pl.DataFrame, asked: Any) -> Frame:
         says = is_pandas(asked) or isinstance(asked, pl.DataFrame | pl.LazyFrame | pl.Series)
         return as_given(frame, is_pandas(asked) if says else self._fitted.pandas)
-
-
-def _pairs(recommendations: Frame) -> pl.DataFrame:
-    """User, item and interest of recommendations."""
-    names, given = [USER, ITEM, "interest"], as_frame(recommendations, ITEM, "recommendations")
-    if not set(names) <= set(given.columns):
-        raise DataError(
-            f"recommendations: expected columns {', '.join(names)}, as recommend gives them, found "
-            f"{', '.join(given.columns)}"
-        )
-    return given.select(names)

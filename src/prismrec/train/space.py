@@ -10,13 +10,16 @@ import math
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, RootModel, StrictBool, StrictFloat, StrictInt, ValidationError, model_validator
 
 from prismrec.config import Config, Section
 from prismrec.errors import ConfigError
 from prismrec.toml import override
+
+if TYPE_CHECKING:  # an extra
+    from optuna.distributions import BaseDistribution
 
 _MEASURED_BY = (
     "exclude_seen", "history.before_target_time", "train.validate_k", "train.validate_users", "train.seed"
@@ -29,6 +32,12 @@ class Choices(RootModel[list[StrictBool | StrictInt | StrictFloat | str]]):
 
     root: list[StrictBool | StrictInt | StrictFloat | str] = Field(min_length=1)
 
+    def distribution(self) -> "BaseDistribution":
+        """The same for Optuna."""
+        from optuna.distributions import CategoricalDistribution
+
+        return CategoricalDistribution(self.root)
+
 
 class Range(Section):
     """A number between two, both included."""
@@ -38,6 +47,14 @@ class Range(Section):
     high: StrictInt | StrictFloat
     log: bool = False
     """Draw the logarithm uniformly, for what counts by its order of magnitude."""
+
+    def distribution(self) -> "BaseDistribution":
+        """The same for Optuna."""
+        from optuna.distributions import FloatDistribution, IntDistribution
+
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return IntDistribution(self.low, self.high, log=self.log)
+        return FloatDistribution(self.low, self.high, log=self.log)
 
     @model_validator(mode="after")
     def _is_range(self) -> Self:

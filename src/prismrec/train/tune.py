@@ -13,6 +13,7 @@ Each proposal depends on the seed and on earlier trials alone, and training resu
 killed ends as one that was not.
 """
 
+import importlib.util
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,17 +29,17 @@ from rich.table import Table
 
 from prismrec.artifact import read_manifest, replacing_file
 from prismrec.config import Config
+from prismrec.data.append import alone
 from prismrec.data.store import Store
 from prismrec.errors import ArtifactError, ConfigError, TrainingError
 from prismrec.evaluate.queries import make_queries
 from prismrec.model.run import CONFIG, KIND
 from prismrec.toml import dump_toml, override
-from prismrec.train.space import Choices, Range, Space, read_space
+from prismrec.train.space import Space, read_space
 from prismrec.train.trainer import train
 
 if TYPE_CHECKING:  # an extra
     from optuna import Study
-    from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
 STUDY, TRIALS, TABLE, BEST = "study.db", "trials", "trials.csv", "best.toml"
@@ -83,6 +84,8 @@ def tune(
         DataError: the store has nothing to validate by.
         TrainingError: no trial could be trained.
     """
+    if importlib.util.find_spec("optuna") is None:
+        raise ConfigError("tune: expected the package optuna, found none; pip install 'prismrec[tune]'")
     config = config or Config()
     read, opened = read_space(space, config), Store.open(store)
     make_queries(  # or there is nothing to compare trials by
@@ -94,7 +97,8 @@ def tune(
         "seed": seed,
         "store": opened.manifest["files"],
     }
-    with _open_study(out, made_of) as study:
+    _make_place(out)
+    with alone(out, "search"), _open_study(out / STUDY, made_of) as study:
         search = _Search(store, out, config, read, study, console or Console(stderr=True), trials)
         search.finish_interrupted()
         while search.num_done < trials:
@@ -120,7 +124,7 @@ class _Search:
         self, store: Path, out: Path, config: Config, space: Space, study: "Study", console: Console, trials: int
     ) -> None:
         self._store, self._out, self._config, self._study = store, out, config, study
-        self._distributions = {key: _distribution(values) for key, values in space.items()}
+        self._distributions = {key: values.distribution() for key, values in space.items()}
         self._console, self._trials = console, trials
         self._seconds: list[float] = []
 
@@ -239,31 +243,32 @@ class _Search:
         return pl.DataFrame(columns)
 
 
-@contextmanager
-def _open_study(out: Path, made_of: dict[str, Any]) -> Iterator["Study"]:
-    """Open the study in a directory, or begin one."""
-    try:
-        import optuna
-    except ModuleNotFoundError as error:
-        raise ConfigError("tune: expected the package optuna, found none; pip install 'prismrec[tune]'") from error
-    from sqlalchemy.exc import SQLAlchemyError
-
-    if not (out / STUDY).exists() and out.exists() and any(out.iterdir()):
+def _make_place(out: Path) -> None:
+    """Refuse a directory of something else; make one where there is none."""
+    if out.exists() and not (out / STUDY).exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ArtifactError(f"{out}: expected a new directory or that of a search, found something else")
     out.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _open_study(path: Path, made_of: dict[str, Any]) -> Iterator["Study"]:
+    """Open the study in a file, or begin one."""
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{out / STUDY}")
+        storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
         try:
             study = optuna.create_study(storage=storage, study_name=_NAME, direction="maximize", load_if_exists=True)
-            _check_same(study, made_of, out)
+            _check_same(study, made_of, path.parent)
             yield study
         finally:
             storage.remove_session()
             storage.engine.dispose()
     except SQLAlchemyError as error:
-        raise ArtifactError(f"{out / STUDY}: expected a study of Optuna, could not read it") from error
+        raise ArtifactError(f"{path}: expected a study of Optuna, could not read it") from error
     finally:
         optuna.logging.set_verbosity(verbosity)
 
@@ -279,16 +284,6 @@ def _check_same(study: "Study", made_of: dict[str, Any], out: Path) -> None:
             raise ConfigError(
                 f"{out}: holds a search with another {name}; choose another --out, or go on with that one"
             )
-
-
-def _distribution(values: Choices | Range) -> "BaseDistribution":
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    if isinstance(values, Choices):
-        return CategoricalDistribution(values.root)
-    if isinstance(values.low, int) and isinstance(values.high, int):
-        return IntDistribution(values.low, values.high, log=values.log)
-    return FloatDistribution(values.low, values.high, log=values.log)
 
 
 def _short(value: Any) -> str:
