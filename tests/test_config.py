@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from prismrec.config import Config, PrepareConfig
 from prismrec.errors import ConfigError
-from prismrec.toml import dump_toml, load_config, load_prepare_config, parse_config
+from prismrec.toml import dump_toml, load_config, load_prepare_config, override, parse_config
 
 
 def test_nothing_given_is_the_defaults() -> None:
@@ -27,6 +27,24 @@ def test_a_file_then_overrides(tmp_path: Path) -> None:
     assert (config.train.epochs, config.train.learning_rate) == (7, 0.5)
     assert (config.model.routing, config.model.hashing.num_hashes) == ("hard", 2)
     assert config.loss == Config().loss
+
+
+def test_values_by_key_on_top_of_a_configuration() -> None:
+    given = load_config(overrides=["train.epochs=7", "model.hashing.primes.item_id=[5, 7]"])
+    config = override(given, {"model.hashing.num_hashes": 2, "popularity": 0.5})
+    assert config == load_config(
+        overrides=[
+            "train.epochs=7",
+            "model.hashing.primes.item_id=[5, 7]",
+            "model.hashing.num_hashes=2",
+            "popularity=0.5",
+        ]
+    )
+    assert override(given, {}) == given
+    with pytest.raises(ConfigError, match="here: model: num_heads=4 must be a multiple of num_interests=3"):
+        override(given, {"model.num_interests": 3}, "here")
+    with pytest.raises(ConfigError, match="here: 'popularity' is a value, not a section"):
+        override(given, {"popularity.dial": 1}, "here")
 
 
 def test_overrides_are_toml_values() -> None:

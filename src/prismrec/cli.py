@@ -253,6 +253,42 @@ def plan(
         print_plan(planned, Console())
 
 
+@app.command(epilog=_example("tune store --out search --space space.toml --trials 30 --set train.epochs=5"))
+def tune(
+    store: Store,
+    out: Annotated[Path, typer.Option(help="The directory of the search; one that was killed goes on.")],
+    space: Annotated[
+        Path,
+        typer.Option(
+            help='TOML of what to try: "model.num_interests" = [1, 2, 4], or "train.learning_rate" = '
+            "{low = 1e-4, high = 1e-2, log = true}."
+        ),
+    ],
+    trials: Annotated[
+        int, typer.Option(min=1, help="How many settings to try, those of an earlier call included.")
+    ] = 20,
+    config: Annotated[Path | None, typer.Option(help="Settings of all trials in a TOML file.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of all trials; may be repeated."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is tried.")] = 0,
+) -> None:
+    """Search for the settings of the best validation recall.
+
+    Prints the best trials, each a run in OUT/trials, and writes OUT/trials.csv and OUT/best.toml, which train --config
+    takes. Needs the extra tune. Test data is never looked at.
+    """
+    from rich.console import Console
+
+    from prismrec.toml import load_config
+    from prismrec.train.tune import BEST, print_trials, tune
+
+    given = load_config(config, settings or [])
+    print_trials(tune(store, out, space, trials=trials, config=given, seed=seed), Console())
+    typer.echo(out / BEST)
+
+
 @app.command(epilog=_example("evaluate run --split test --k 10,50,100"))
 def evaluate(
     run: Run,

@@ -39,8 +39,8 @@ def load_settings(kind: type[_Model], path: Path | None = None, overrides: Seque
             content = tomllib.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path}: expected a TOML file ({error})") from error
-    for override in overrides:
-        _apply(content, override)
+    for text in overrides:
+        _apply(content, text)
     return _validate(kind, content, source=str(path) if path else "configuration")
 
 
@@ -51,8 +51,8 @@ def load_prepare_config(columns: Mapping[str, str] | None = None, overrides: Seq
         ConfigError: a key or value is not valid.
     """
     content: dict[str, Any] = {"columns": dict(columns or {})}
-    for override in overrides:
-        _apply(content, override)
+    for text in overrides:
+        _apply(content, text)
     return _validate(PrepareConfig, content, "prepare")
 
 
@@ -63,6 +63,18 @@ def parse_prepare_config(content: dict[str, Any], source: str) -> PrepareConfig:
 
 def parse_config(content: dict[str, Any], source: str = "configuration") -> Config:
     """Validate plain data as a `Config`; errors name the key, the value and what was expected."""
+    return _validate(Config, content, source)
+
+
+def override(config: Config, values: Mapping[str, Any], source: str = "configuration") -> Config:
+    """The configuration with other values of some keys, such as `{"model.num_interests": 8}`.
+
+    Raises:
+        ConfigError: a key or value is not valid, or they do not go together.
+    """
+    content = config.model_dump()
+    for key, value in values.items():
+        _put(content, key, value, source)
     return _validate(Config, content, source)
 
 
@@ -77,23 +89,30 @@ def _validate(kind: type[_Model], content: dict[str, Any], source: str) -> _Mode
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(str(part) for part in problem["loc"]) or "config"
+        if problem["type"] == "value_error":  # of several settings: the message names them
+            raise ConfigError(f"{source}: {key}: {problem['msg'].removeprefix('Value error, ')}") from error
         raise ConfigError(f"{source}: {key}={problem['input']!r}: {problem['msg']}") from error
 
 
-def _apply(content: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
+def _apply(content: dict[str, Any], setting: str) -> None:
+    key, separator, text = setting.partition("=")
     if not separator or not key.strip():
-        raise ConfigError(f"--set {override!r}: expected key=value, for example train.epochs=5")
-    *parents, leaf = key.strip().split(".")
+        raise ConfigError(f"--set {setting!r}: expected key=value, for example train.epochs=5")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()  # a bare word is a string: --set model.routing=hard
+    _put(content, key.strip(), value, f"--set {setting!r}")
+
+
+def _put(content: dict[str, Any], key: str, value: Any, source: str) -> None:
+    *parents, leaf = key.split(".")
     section = content
     for parent in parents:
         section = section.setdefault(parent, {})
         if not isinstance(section, dict):
-            raise ConfigError(f"--set {override!r}: {parent!r} is a value, not a section")
-    try:
-        section[leaf] = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        section[leaf] = text.strip()  # a bare word is a string: --set model.routing=hard
+            raise ConfigError(f"{source}: {parent!r} is a value, not a section")
+    section[leaf] = value
 
 
 def _toml_lines(table: dict[str, Any], prefix: str = "") -> list[str]:

@@ -43,6 +43,10 @@ MISTAKES = {
     "plan {store} --memory 0": "--memory: expected a number above 0, found 0",
     "plan {store} --examples-per-second -1": "--examples-per-second: expected a number above 0, found -1",
     "plan {store} --set model.hashing.primes.colour=7": "model.hashing.primes",
+    "tune {run} --out {tmp}/new --space {space}": "expected a store of format 1, found run of 1",
+    "tune {store} --out {folder} --space {space}": "expected a new directory or that of a search, found something else",
+    "tune {store} --out {tmp}/new --space {tmp}/none.toml": "none.toml: expected a TOML file",
+    "tune {store} --out {tmp}/new --space {space} --set train.epoch=5": "train.epoch=5",
     "evaluate {store}": "expected a run of format 1, found store of 1",
     "evaluate {run} --split train": "expected 'valid' or 'test', found 'train'",
     "evaluate {run} --k 0": "expected numbers from 1 to 60 (the catalogue's size), found [0]",
@@ -82,9 +86,10 @@ def fill(made, tmp_path_factory: pytest.TempPathFactory):
     """Arguments from their text."""
     folder = tmp_path_factory.mktemp("mistakes")
     (folder / "strangers.csv").write_text("user_id\nstranger\n")
+    (made.folder / "space.toml").write_text('"model.num_interests" = [1, 2]\n')
     names = {name: made.folder / name for name in ("store", "run", "bundle")}
     names |= {"events": made.shop.events, "items": made.shop.items, "tmp": folder, "folder": made.folder}
-    names["strangers"] = folder / "strangers.csv"
+    names |= {"strangers": folder / "strangers.csv", "space": made.folder / "space.toml"}
     return lambda text: [part.format_map(names) for part in text.split()]
 
 

@@ -43,6 +43,7 @@ def test_the_verbs_are_those_of_the_contract() -> None:
         "compact",
         "train",
         "plan",
+        "tune",
         "evaluate",
         "export",
         "extend",

@@ -177,6 +177,15 @@ def test_closeness_is_the_cosine_of_event_and_interest(recommender: Recommender,
     np.testing.assert_allclose(formed["closeness"], expected, atol=1e-5)
 
 
+def test_vectors_are_the_exported_ones(recommender: Recommender, bundle: Path) -> None:
+    exported = pl.read_parquet(bundle / "user_vectors.parquet")
+    encoded = recommender.encode()
+    assert encoded["user_id"].equals(exported["user_id"])
+    np.testing.assert_allclose(encoded["vectors"].to_numpy(), np.array(exported["vectors"].to_list()), atol=1e-6)
+    given = GOOD.with_columns(user_id=pl.Series([7, 107]), item_id=pl.Series(["item 1", "none"]))
+    assert recommender.encode(given)["user_id"].to_list() == [7]  # of the other no event is known
+
+
 def test_batches_do_not_change_the_result(recommender: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
     given = pl.concat([EVENTS, EVENTS[:5].with_columns(user_id=pl.lit(103, pl.Int64))])
     known, mixed = recommender.recommend(k=6), recommender.recommend(given, k=6)

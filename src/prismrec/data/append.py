@@ -97,22 +97,25 @@ def append(
 
 
 @contextlib.contextmanager
-def alone(store: Path) -> Iterator[None]:
-    """Keep other processes from changing the store; the lock goes with the process, whatever ends it.
+def alone(directory: Path, kind: str = "store") -> Iterator[None]:
+    """Keep other processes from changing a directory; the lock goes with the process, whatever ends it.
 
     Raises:
         ArtifactError: there is no such directory, or another process changes it now.
     """
     try:
-        lock = os.open(store, os.O_RDONLY | os.O_DIRECTORY)
+        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        raise ArtifactError(f"{store}: expected a store directory, could not open it ({error.strerror})") from error
+        raise ArtifactError(
+            f"{directory}: expected a {kind} directory, could not open it ({error.strerror})"
+        ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError as error:
         raise ArtifactError(
-            f"{store}: expected a store that nobody is changing, but another process is; wait for it, and try again"
+            f"{directory}: expected a {kind} that nobody is changing, but another process is; wait for it, and try "
+            "again"
         ) from error
     finally:
         os.close(lock)

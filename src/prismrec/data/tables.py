@@ -178,6 +178,11 @@ def read_table(source: Source, name: str = "table") -> pl.DataFrame:
     return table.collect(table.frame)
 
 
+def is_pandas(source: Any) -> bool:
+    """Whether this is a frame, a series or an index of pandas, which need not be installed."""
+    return type(source).__module__.partition(".")[0] == "pandas"
+
+
 def renamed(table: Table, columns: Mapping[str, str]) -> Table:
     """The table with our names of columns.
 
@@ -261,7 +266,7 @@ def _with_integers(table: Table) -> Table:
 def _lazy(source: Any, name: str) -> pl.LazyFrame:
     if isinstance(source, pl.DataFrame | pl.LazyFrame):
         return source.lazy()
-    if type(source).__module__.partition(".")[0] == "pandas" and hasattr(source, "columns"):
+    if is_pandas(source) and hasattr(source, "columns"):
         return pl.from_pandas(source).lazy()
     raise DataError(f"{name}: expected a path, a Polars frame or a pandas frame, found {type(source).__name__}")
 

@@ -43,13 +43,9 @@ def extend(bundle: Path, items: Source, out: Path) -> Path:
     """
     opened = open_bundle(bundle)
     store, config, manifest = opened.store, opened.config, opened.manifest
-    if ITEM_ENCODER not in manifest["files"]:
-        raise ArtifactError(
-            f"{bundle}: expected {ITEM_ENCODER}, found a bundle of an earlier release without it; export the run again"
-        )
     new = read_new_items(items, store)
     vectors = pl.read_parquet(bundle / ITEM_VECTORS)["vector"].to_numpy()
-    vectors = np.concatenate([vectors, _new_vectors(opened, new, vectors[0])])
+    vectors = np.concatenate([vectors, new_vectors(opened, new)])
     histories = sample_histories(store, config)
     interests = opened.encoder.encode(histories, store.item_features).vectors
     with replacing_directory(out, KIND) as directory:
@@ -68,14 +64,23 @@ def extend(bundle: Path, items: Source, out: Path) -> Path:
     return out
 
 
-def _new_vectors(bundle: Bundle, new: NewItems, first: np.ndarray) -> np.ndarray:
-    """Vectors of new items, [N, D] or [N, D + 1]; `first` is the vector of the catalogue's first item."""
+def new_vectors(bundle: Bundle, new: NewItems) -> np.ndarray:
+    """Vectors of new items by their features, [N, D], or [N, D + 1] with popularity.
+
+    Raises:
+        ArtifactError: the bundle has no item encoder.
+    """
+    if ITEM_ENCODER not in bundle.manifest["files"]:
+        raise ArtifactError(
+            f"{bundle.path}: expected {ITEM_ENCODER}, found a bundle of an earlier release without it; export the run "
+            "again"
+        )
     vectors, config = OnnxItemEncoder(bundle.path / ITEM_ENCODER).encode(new.features), bundle.config
     if not config.popularity:
         return vectors
     # w log((n + 1) / mean) with n = 0, out of an item's whose n is known: the mean stays that of the old items
     weight, count = config.loss.temperature * config.popularity, bundle.store.item_counts[1]
-    never_bought = first[-1] - weight * np.log(count + 1)
+    never_bought = bundle.index.vectors(np.array([1]))[0, -1] - weight * np.log(count + 1)
     return np.column_stack([vectors, np.full(len(vectors), never_bought, np.float32)])
 
 

@@ -1,7 +1,7 @@
 """A trained run on disk, and how to read it back: configuration, best weights, the store it was trained on.
 
 run/
-manifest.json        store path and schema, counts, best validation, checksums
+manifest.json        path of the store (absolute, or from here) and its schema, counts, best validation, checksums
 config.toml          the whole configuration, hash moduli included
 model.safetensors    the weights with the best validation recall
 metrics.jsonl        training and validation metrics, one JSON object a line
@@ -18,7 +18,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from prismrec.artifact import read_manifest, replacing_file, write_manifest
+from prismrec.artifact import MANIFEST, read_manifest, replacing_file, write_json, write_manifest
 from prismrec.config import Config
 from prismrec.data.schema import Schema
 from prismrec.data.store import Store
@@ -73,6 +73,11 @@ def save_run(path: Path, config: Config, store: Store, weights: Mapping[str, Ten
     )
 
 
+def tie_to_store(path: Path, store: str) -> None:
+    """Let a run find its store by a path from its own directory, so that both can be moved together."""
+    write_json(path / MANIFEST, {**read_manifest(path, KIND, checksums=False), "store": store})
+
+
 def build_model(config: Config, schema: Schema) -> MultiInterestModel:
     """A new model for a full configuration."""
     popularity_weight = config.loss.temperature * config.popularity
@@ -93,7 +98,7 @@ def load_run(path: Path, store: Path | None = None, popularity: float | None = N
     """
     manifest = read_manifest(path, KIND)
     config = load_config(path / CONFIG)
-    opened = Store.open(store or Path(manifest["store"]))
+    opened = Store.open(store or path / manifest["store"])
     is_same_schema = opened.manifest["schema_hash"] == manifest["schema_hash"]
     if not is_same_schema or manifest["num_items"] not in opened.catalogue_sizes:
         raise ArtifactError(f"{opened.path}: expected the store that {path} was trained on; it has another schema")

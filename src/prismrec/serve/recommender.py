@@ -19,6 +19,7 @@ from prismrec.data.store import Store
 from prismrec.errors import ConfigError
 from prismrec.export.reader import Bundle, open_bundle
 from prismrec.export.user_encoder import EncodedUsers
+from prismrec.export.vectors import user_table
 from prismrec.index.base import NO_ROW
 from prismrec.index.merge import retrieve
 from prismrec.parts import Tables, Written, write_tables
@@ -96,6 +97,20 @@ class Recommender:
             self._explain(requests.user_ids[start : start + batch.num_users], histories, encoded)
             for start, batch, histories, encoded in self._encode(requests, self._now(requests, now))
         ]
+        return pl.concat(frames)
+
+    def encode(self, users: pl.DataFrame | None = None, *, now: int | None = None) -> pl.DataFrame:
+        """Vectors of users, whose inner products with items' vectors are the scores.
+
+        Returns:
+            `user_id, vectors`: float32 [V, D], or [V, D + 1] where popularity counts; a row of zeros is no interest.
+            Users without any event get no row.
+        """
+        requests = self._requests(users)
+        frames = []
+        for start, _, histories, encoded in self._encode(requests, self._now(requests, now)):
+            present = np.flatnonzero(histories.item[:, 0] != NO_ROW)
+            frames.append(pl.DataFrame(user_table(requests.user_ids[start + present], encoded.vectors[present])))
         return pl.concat(frames)
 
     def _requests(self, users: pl.DataFrame | None) -> Requests:

@@ -64,7 +64,7 @@ def read_requests(store: Store, users: pl.DataFrame) -> Requests:
         DataError: the table is empty, lacks a column, has another type of id than the store, has a null
             or a negative number where none may be, or names without events a user the store does not know.
     """
-    asked = _ids(users, USER, store.user_ids)
+    asked = read_ids(users, USER, store.user_ids)
     user_ids = asked.unique(maintain_order=True)
     known = pl.DataFrame({USER: store.user_ids, "position": np.arange(store.num_users)})
     position = user_ids.to_frame().join(known, on=USER, how="left", maintain_order="left")["position"]
@@ -76,7 +76,7 @@ def read_requests(store: Store, users: pl.DataFrame) -> Requests:
     catalogue = pl.DataFrame({ITEM: store.item_ids, "item": np.arange(1, store.num_items + 1)})
     events = (
         _event_columns(store, users)
-        .with_columns(asked, _ids(users, ITEM, store.item_ids))
+        .with_columns(asked, read_ids(users, ITEM, store.item_ids))
         .join(request, on=USER, how="left", maintain_order="left")
         .join(catalogue, on=ITEM, how="left", maintain_order="left")
     )
@@ -109,27 +109,31 @@ def _event_columns(store: Store, users: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _ids(users: pl.DataFrame, name: str, like: pl.Series) -> pl.Series:
-    """A column of ids in the type the store has them in; numbers may stand for text, as CSV has no types."""
-    given = _column(users, name).dtype
+def read_ids(frame: pl.DataFrame, name: str, like: pl.Series, table: str = "users") -> pl.Series:
+    """A column of ids in the type the store has them in; numbers may stand for text, as CSV has no types.
+
+    Raises:
+        DataError: the column is missing, of another type, or holds what is no id; `table` is its table's name.
+    """
+    given = _column(frame, name, table).dtype
     integers = given.is_integer() and like.dtype.is_integer()
     text = like.dtype == pl.String and (given.is_integer() or isinstance(given, pl.Categorical | pl.Enum))
     if given != like.dtype and not integers and not text:
-        raise DataError(f"users: column {name!r}: expected {like.dtype} ids as in the store, found {given}")
+        raise DataError(f"{table}: column {name!r}: expected {like.dtype} ids as in the store, found {given}")
     ids = pl.col(name).cast(like.dtype, strict=False)
-    return _checked(users, [Column(name, ids, ids.is_null(), f"an id of type {like.dtype}")])[name]
+    return _checked(frame, [Column(name, ids, ids.is_null(), f"an id of type {like.dtype}")], table)[name]
 
 
-def _column(users: pl.DataFrame, name: str) -> pl.Series:
-    if name not in users.columns:
-        raise DataError(f"users: expected a column {name!r}, found only {', '.join(users.columns)}")
-    return users[name]
+def _column(frame: pl.DataFrame, name: str, table: str = "users") -> pl.Series:
+    if name not in frame.columns:
+        raise DataError(f"{table}: expected a column {name!r}, found only {', '.join(frame.columns)}")
+    return frame[name]
 
 
-def _checked(users: pl.DataFrame, columns: list[Column]) -> pl.DataFrame:
+def _checked(frame: pl.DataFrame, columns: list[Column], table: str = "users") -> pl.DataFrame:
     """The values of columns, none of which may be refused."""
-    Table("users", users.lazy()).check(columns)
-    return users.select(column.values for column in columns)
+    Table(table, frame.lazy()).check(columns)
+    return frame.select(column.values for column in columns)
 
 
 def _refuse_unknown(user_ids: pl.Series, position: pl.Series) -> None:
