@@ -64,7 +64,7 @@ def prepare(
         str,
         typer.Option(
             help="Parquet or CSV, a folder of such files, or a URL such as s3://bucket/events/: user_id, item_id, "
-            "timestamp, optional dwell and weight, and columns of context."
+            "timestamp, optional dwell, weight and uniform (exposed at random), and columns of context."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The store to write; an earlier one is replaced.")],

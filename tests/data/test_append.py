@@ -98,6 +98,7 @@ def test_every_column_and_new_items(tmp_path: Path) -> None:
             "timestamp": [5, 6],
             "dwell": [7, 8],
             "weight": [0.5, 1],
+            "uniform": [True, False],
             "shop": ["x"] * 2,
         }
     )
@@ -110,6 +111,7 @@ def test_every_column_and_new_items(tmp_path: Path) -> None:
             "timestamp": [9, 9, 8],
             "dwell": [1, 2, 3],
             "weight": [2.0, 2, 4],
+            "uniform": [0, 0, 1],
             "shop": ["y", "x", None],
             "weather": ["sun"] * 3,
         }
@@ -122,6 +124,9 @@ def test_every_column_and_new_items(tmp_path: Path) -> None:
     assert grown.item[:].tolist() == [1, 2, 2, 3]
     assert grown.dwell[:].tolist() == [7, 8, 3, 1]
     assert grown.weight[:].tolist() == [0.5, 1, 4, 2]
+    assert grown.uniform[:].tolist() == [True, False, True, False]
+    whole = Store.open(compact(grown, tmp_path / "whole"))
+    assert whole.uniform.tolist() == [True, False, True, False]
     assert grown.context[:].tolist() == [[x], [x], [0], [y]]
     assert grown.manifest["dropped"] == {"item_not_in_catalogue": 1}
 

@@ -74,6 +74,12 @@ EVENTS = {
         "column 'weight', row 2: expected a number from 0 up, found None",
     ),
     "weight not a number": (column("weight", 1.0, 2.0, float("nan")), "column 'weight', row 3: expected a number"),
+    "two of exposure": (
+        column("uniform", 1, 2, 0),
+        "column 'uniform', row 2: expected true or false, or 1 or 0, found 2",
+    ),
+    "exposure in words": (column("uniform", "1", None, "yes"), "column 'uniform', row 3: expected true or false"),
+    "lists of exposure": (column("uniform", [1], [0], [1]), "column 'uniform': expected numbers, found List(Int64)"),
     "fractions as a feature": (
         column("price", 1.0, 2.5, 3.0),
         "events: column 'price', row 2: expected integers or text as ids; make buckets of numbers, or list only others "

@@ -66,6 +66,17 @@ def test_a_store_by_hand(make_store) -> None:
     ]
 
 
+@pytest.mark.parametrize("kind", [pl.Boolean, pl.Int8, pl.Float64, pl.String])
+def test_events_of_exposure_at_random_are_marked(make_store, kind: pl.DataType) -> None:
+    marks = pl.Series([1, 0, None, 0, 1, 1, 0, 0]).cast(pl.Int8)
+    given = marks.cast(pl.Boolean) if kind == pl.Boolean else marks.cast(kind)
+    store = make_store(EVENTS.with_columns(uniform=given), ITEMS)
+    # a: 10, 20; b: 10 (twice, of equal marks: once), 20, 30; c: 30
+    assert store.uniform.tolist() == [False, False, False, True, True, False]
+    assert store.schema.has_uniform
+    assert store.schema.context_features == ("shop", "device")  # and no feature
+
+
 def test_the_catalogue_by_hand(make_store) -> None:
     store = make_store(EVENTS, ITEMS)
     assert store.schema.item_features == ("item_id", "brand", "top_category", "colour")

@@ -147,6 +147,36 @@ def test_the_data_in_a_few_numbers(root: Path) -> None:
     assert data.categories == 6
 
 
+def test_targets_that_came_of_exposure_at_random(tmp_path: Path) -> None:
+    """Of 40 users each bought 12 items; of those in the test split the first thirty users' were shown at random."""
+    store = Store.open(make_data(tmp_path / "all"))
+    plain = [
+        {"user_id": user, "item_id": item, "timestamp": time, "uniform": number < 30 and event >= EVENTS - 2}
+        for number, user in enumerate(store.user_ids.to_list())
+        for event, (item, time) in enumerate(
+            zip(
+                store.item_ids[store.item[number * EVENTS : (number + 1) * EVENTS] - 1].to_list(),
+                store.time[number * EVENTS : (number + 1) * EVENTS].tolist(),
+                strict=True,
+            )
+        )
+    ]
+    items = pl.DataFrame({"item_id": np.arange(ITEMS), "category": [f"c{i // 5}" for i in range(ITEMS)]})
+    marked = prepare(pl.DataFrame(plain), items, tmp_path / "store", PrepareConfig(), QUIET)
+    run = load_run(make_run(tmp_path / "run", marked.path))
+    report = evaluate(run.path, "test", [10], console=QUIET)
+    queries = make_queries(run.store, "test", exclude_seen=True)
+    first = queries.user < 30
+    found = find_candidates(run.model, run.store, queries, run.config.history, 10).merged()[first]
+    hits = [target in row for target, row in zip(queries.targets.select(first).item, found, strict=True)]
+    metric = report.methods[0].metrics["uniform_recall@10"]
+    assert report.counts["uniform_targets"] == metric.users == first.sum() > 2
+    assert metric.value == pytest.approx(np.mean(hits))
+    assert "uniform_ndcg@10" in report.methods[-1].metrics
+    everybody = evaluate(make_run(tmp_path / "other", store.path), "test", [10], console=QUIET)
+    assert not any("uniform" in name for name in (*everybody.methods[0].metrics, *everybody.counts))
+
+
 def test_curves_are_those_of_the_log(root: Path) -> None:
     log = root / "multi" / "metrics.jsonl"
     lines = [

@@ -64,7 +64,7 @@ def test_page_is_well_formed_self_contained_and_escaped(report: Report) -> None:
     assert "<first>" not in page
     assert not re.findall(r"(?:src|href)=.(?!#)", page)
     assert tags.seen.count("svg") == tags.seen.count("figure") == 9
-    assert tags.seen.count("section") == 9
+    assert tags.seen.count("section") == 10
 
 
 HOSTILE = "<img src=x onerror=alert(1)> \u202e & 日本"
@@ -90,7 +90,7 @@ def test_sections_without_anything_to_show_are_left_out(report: Report) -> None:
     )
     page = render(bare)
     sections = set(re.findall('<section id="([a-z-]+)"', page))
-    assert sections == {"metrics", "popularity", "settings"}
+    assert sections == {"metrics", "popularity", "debiased", "settings"}
     assert set(re.findall('href="#([a-z-]+)"', page)) == sections
 
 

@@ -34,7 +34,7 @@ from prismrec.data.events import event_columns, open_source, same_ids
 from prismrec.data.more_items import aligned_keys, read_more_items
 from prismrec.data.newer import without_left_out
 from prismrec.data.prepare import listed
-from prismrec.data.schema import DWELL, ITEM, TIME, USER, WEIGHT
+from prismrec.data.schema import DWELL, ITEM, TIME, UNIFORM, USER, WEIGHT
 from prismrec.data.sequences import Sequences, Survey, survey, write_sequences
 from prismrec.data.split import count_splits, split_moments
 from prismrec.data.store import PARTS, Store, part_name
@@ -167,7 +167,8 @@ def _read_table(
     """The events with the columns of the store, in its types, and what is known of all of them."""
     schema = store.schema
     wanted = [USER, ITEM, TIME, *schema.context_features]
-    wanted += [name for name, present in ((DWELL, schema.has_dwell), (WEIGHT, schema.has_weight)) if present]
+    optional = ((DWELL, schema.has_dwell), (WEIGHT, schema.has_weight), (UNIFORM, schema.has_uniform))
+    wanted += [name for name, present in optional if present]
     table = renamed(open_source(events, "events", shop), config.columns)
     for name, ids in ((USER, store.user_ids), (ITEM, store.item_ids)):
         table = with_text(table, name) if ids.dtype == pl.String else table

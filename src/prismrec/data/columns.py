@@ -71,6 +71,15 @@ def weight_column(table: str, name: str, dtype: pl.DataType) -> Column:
     return Column(name, weight.cast(pl.Float32), ~(weight.is_finite() & (weight >= 0)), "a number from 0 up")
 
 
+def uniform_column(table: str, name: str, dtype: pl.DataType) -> Column:
+    """Whether an event came of exposure at random: booleans, or 0 and 1; null is not."""
+    given = pl.col(name).cast(pl.Float64) if dtype in (pl.Boolean, pl.Null) else _number(table, name, dtype)
+    mark = given.fill_nan(None).fill_null(0)
+    return Column(
+        name, (mark == 1).alias(name), ~mark.is_in([0.0, 1.0]) | _unread(name, given), "true or false, or 1 or 0"
+    )
+
+
 def feature_column(table: str, name: str, dtype: pl.DataType, remedy: str) -> Column:
     """Ids of a feature: integers, text or booleans; null is "none".
 

@@ -36,7 +36,7 @@ def compact(store: Store, out: Path) -> Path:
         store.items.write_parquet(directory / "items.parquet")
         for name in ("item_features", "offsets", "valid_start", "test_start"):
             np.save(directory / f"{name}.npy", getattr(store, name))
-        for name in ("item", "time", "dwell", "weight", "context"):
+        for name in ("item", "time", "dwell", "weight", "uniform", "context"):
             if (column := getattr(store, name)) is not None:
                 array = GrowingArray(directory / f"{name}.npy", column.dtype.str, column.shape[1:])
                 for start in range(0, store.num_events, _EVENTS_PER_COPY):

@@ -10,14 +10,22 @@ import polars as pl
 
 from prismrec.config import PrepareConfig
 from prismrec.data.catalogue import Catalogue
-from prismrec.data.columns import Column, dwell_column, feature_column, id_column, time_column, weight_column
-from prismrec.data.schema import DWELL, ITEM, TIME, USER, WEIGHT, Schema
+from prismrec.data.columns import (
+    Column,
+    dwell_column,
+    feature_column,
+    id_column,
+    time_column,
+    uniform_column,
+    weight_column,
+)
+from prismrec.data.schema import DWELL, ITEM, TIME, UNIFORM, USER, WEIGHT, Schema
 from prismrec.data.tables import Source, Table, csv_to_parquet, find_files, open_files, open_table, require
 from prismrec.errors import ConfigError, DataError
 from prismrec.locations import fetch, find_tables, is_url, local
 from prismrec.workspace import Workshop
 
-EVENT_COLUMNS = (USER, ITEM, TIME, DWELL, WEIGHT)
+EVENT_COLUMNS = (USER, ITEM, TIME, DWELL, WEIGHT, UNIFORM)
 _RESERVED = ("request", "item", "time")
 
 
@@ -58,9 +66,15 @@ def event_columns(table: Table, config: PrepareConfig) -> tuple[list[Column], Sc
         columns.append(dwell_column(name, DWELL, found[DWELL]))
     if WEIGHT in found:
         columns.append(weight_column(name, WEIGHT, found[WEIGHT]))
+    if UNIFORM in found:
+        columns.append(uniform_column(name, UNIFORM, found[UNIFORM]))
     columns += [feature_column(name, one, found[one], "list only others in context_features") for one in context]
     return columns, Schema(
-        item_features=(ITEM,), context_features=context, has_dwell=DWELL in found, has_weight=WEIGHT in found
+        item_features=(ITEM,),
+        context_features=context,
+        has_dwell=DWELL in found,
+        has_weight=WEIGHT in found,
+        has_uniform=UNIFORM in found,
     )
 
 

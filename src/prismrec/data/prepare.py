@@ -44,7 +44,7 @@ def prepare(
     are files that have not changed.
 
     Args:
-        events: `user_id`, `item_id`, `timestamp`, optional `dwell` and `weight`, and context features.
+        events: `user_id`, `item_id`, `timestamp`, optional `dwell`, `weight` and `uniform`, and context features.
         items: `item_id`, features and columns to show; None makes a catalogue of the events' items.
         out: the store; an earlier one there is replaced, and stays as it is if anything fails.
         config: names of columns, split, what to leave out.

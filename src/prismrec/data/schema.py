@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 USER, ITEM, TIME = "user_id", "item_id", "timestamp"
-DWELL, WEIGHT = "dwell", "weight"
+DWELL, WEIGHT, UNIFORM = "dwell", "weight", "uniform"
 CATEGORY_FEATURES = ("category", "top_category")
 KNOWN_ITEM_FEATURES = ("brand", *CATEGORY_FEATURES)
 
@@ -28,6 +28,8 @@ class Schema(BaseModel):
     """Extra id columns of events."""
     has_dwell: bool = False
     has_weight: bool = False
+    has_uniform: bool = False
+    """Events say whether they came of random exposure; no model reads it, only evaluation does."""
 
     @property
     def category_positions(self) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ import pyarrow as pa
 from prismrec.config import PrepareConfig
 from prismrec.data.catalogue import Catalogue
 from prismrec.data.columns import Column, column_keys
-from prismrec.data.schema import DWELL, ITEM, TIME, USER, WEIGHT, Schema
+from prismrec.data.schema import DWELL, ITEM, TIME, UNIFORM, USER, WEIGHT, Schema
 from prismrec.data.tables import Table
 from prismrec.errors import DataError
 from prismrec.workspace import Workshop
@@ -186,6 +186,7 @@ def _layout(schema: Schema) -> list[tuple[str, str, tuple[int, ...], list[str]]]
         ("time", "<i8", (), [TIME], True),
         ("dwell", "<i4", (), [DWELL], schema.has_dwell),
         ("weight", "<f4", (), [WEIGHT], schema.has_weight),
+        ("uniform", "|b1", (), [UNIFORM], schema.has_uniform),
         ("context", "<i8", (width,), list(schema.context_features), width > 0),
     ]
     return [(name, dtype, row, columns) for name, dtype, row, columns, present in wanted if present]

@@ -14,7 +14,7 @@ from prismrec.data.store import Store
 def shuffle_events(store: Store, rng: np.random.Generator, since: np.ndarray | None = None) -> Store:
     """Deal what each user did in training anew over the moments at which the user did something.
 
-    Times stay as they are, and so do the events of validation and test. Items keep their weight, dwell and context.
+    Times stay as they are, and so do the events of validation and test. Items keep what is known of their events.
     What is before the event `since` of each user [U], if given, and what comes from there on are dealt apart.
     """
     starts, ends = store.split_bounds("train")
@@ -24,5 +24,5 @@ def shuffle_events(store: Store, rng: np.random.Generator, since: np.ndarray | N
         group += place >= np.repeat(since, ends - starts)
     dealt = np.arange(store.num_events)
     dealt[place] = place[np.lexsort((rng.random(len(place)), group))]
-    columns = {name: getattr(store, name) for name in ("item", "dwell", "weight", "context")}
+    columns = {name: getattr(store, name) for name in ("item", "dwell", "weight", "uniform", "context")}
     return dataclasses.replace(store, **{name: column[dealt] for name, column in columns.items() if column is not None})

@@ -12,11 +12,12 @@ item.npy            int32 [N], catalogue row of each event
 time.npy            int64 [N], seconds
 dwell.npy           int32 [N], seconds, if given       weight.npy  float32 [N], if given
 context.npy         int64 [N, C], keys of schema.context_features, if any
+uniform.npy         bool [N], whether an event came of exposure at random, if given
 parts/000001/       what was appended first, if anything; nothing above changes but for the manifest
   user.npy          int64 [P], rows of the users with events in this part, old or new
   offsets.npy       int64 [P + 1], the events of user[p] in this part, newer than those of all earlier parts
   users.parquet, items.parquet, item_features.npy      only those that are new; their rows follow the old ones
-  item.npy, time.npy, dwell.npy, weight.npy, context.npy      of the events of this part
+  item.npy, time.npy and so on      of the events of this part
 
 `Store` shows all of it as one: with parts, `offsets`, `valid_start` and `test_start` are worked out on opening, and
 columns of events are `SplicedArray`s. The manifest then also lists what it said after each part, from the first
@@ -60,6 +61,7 @@ class Store:
     dwell: EventArray | None
     weight: EventArray | None
     context: EventArray | None
+    uniform: EventArray | None = None
 
     @classmethod
     def open(cls, path: Path, *, checksums: bool = True) -> "Store":
@@ -90,6 +92,7 @@ class Store:
             dwell=column("dwell") if schema.has_dwell else None,
             weight=column("weight") if schema.has_weight else None,
             context=column("context") if schema.context_features else None,
+            uniform=column("uniform") if schema.has_uniform else None,
         )
 
     @property

@@ -19,6 +19,7 @@ from prismrec.evaluate.item_sets import ItemSets
 from prismrec.evaluate.metrics.diversity import category_diversity
 from prismrec.evaluate.metrics.exposure import concentration, coverage, exposure_by_decile, gini, mean_popularity
 from prismrec.evaluate.metrics.popularity import deciles, recall_by_decile, tail_recall
+from prismrec.evaluate.metrics.propensity import POWERS, ips_recall, snips_recall, target_weights
 from prismrec.evaluate.metrics.ranking import hit_rate, hits, mrr, ndcg, recall
 
 RANKING: dict[str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] = {
@@ -58,16 +59,25 @@ def measure(
     catalogue: Catalogue,
     ks: Sequence[int],
     seed: int,
+    uniform: ItemSets | None = None,
 ) -> Method:
     """Compute every metric of one method at every k; intervals are bootstrapped over users."""
     per_user: dict[str, np.ndarray] = {}
     whole: dict[str, float] = {}
     hit = hits(lists, targets)
+    weights = {model: target_weights(catalogue.counts, targets, power) for model, power in POWERS.items()}
     num_items = len(catalogue.counts)
     for k in ks:
         top = lists[:, :k]
         per_user |= {f"{metric}@{k}": compute(hit, targets.sizes, k) for metric, compute in RANKING.items()}
         per_user[f"tail_recall@{k}"] = tail_recall(top, targets, catalogue.deciles)
+        for model, weight in weights.items():
+            per_user[f"ips_recall_{model}@{k}"] = ips_recall(top, targets, weight)
+            per_user[f"snips_recall_{model}@{k}"] = snips_recall(top, targets, weight)
+        if uniform is not None:
+            found = hits(lists, uniform)
+            per_user[f"uniform_recall@{k}"] = recall(found, uniform.sizes, k)
+            per_user[f"uniform_ndcg@{k}"] = ndcg(found, uniform.sizes, k)
         if catalogue.categories is not None:
             per_user[f"category_diversity@{k}"] = category_diversity(top, catalogue.categories)
         whole[f"coverage@{k}"] = coverage(top, num_items)

@@ -91,11 +91,10 @@ class Methods:
         return found
 
     def _method(self, name: str, kind: Literal["model", "baseline"], lists: np.ndarray) -> Method:
-        method = measure(name, kind, lists, self._queries.targets, self._catalogue, self._ks, self._seed)
-        self.trade_offs.append(
-            self._trade_off(name, None, lists[self.sample], self._queries.targets.select(self.sample))
-        )
-        recall = recall_of(lists, self._queries.targets, self._headline_k)
+        queries = self._queries
+        method = measure(name, kind, lists, queries.targets, self._catalogue, self._ks, self._seed, queries.uniform)
+        self.trade_offs.append(self._trade_off(name, None, lists[self.sample], queries.targets.select(self.sample)))
+        recall = recall_of(lists, queries.targets, self._headline_k)
         if self._first_recall is None:
             self._first_recall = recall
             return method

@@ -13,7 +13,7 @@ import vl_convert
 from prismrec.evaluate import charts, frames
 from prismrec.evaluate.findings import Example, ItemName, Report
 from prismrec.evaluate.page_style import STYLE
-from prismrec.evaluate.tables import NONE, Table, all_metrics, data, diagnostics, summary
+from prismrec.evaluate.tables import NONE, Table, all_metrics, data, debiased, diagnostics, summary
 from prismrec.evaluate.words import in_words
 from prismrec.toml import dump_toml, parse_config
 
@@ -55,6 +55,7 @@ def _sections(report: Report) -> Iterator[Section]:
         ),
     )
     yield "exposure", "Do the rich get richer?", _exposure(report)
+    yield "debiased", "Debiased", _table(debiased(report))
     yield "trade-offs", "Accuracy against coverage", _trade_offs(report)
     yield "interests", "Heads and vectors", _interests(report)
     yield (

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prismrec.data.ranges import events_before, flat_ranges
+from prismrec.data.spliced import EventArray
 from prismrec.data.store import Split, Store
 from prismrec.errors import DataError
 from prismrec.evaluate.item_sets import ItemSets
@@ -31,6 +32,8 @@ class Queries:
     targets: ItemSets
     seen: ItemSets
     """Items that must not come back; empty sets if seen items are kept."""
+    uniform: ItemSets | None
+    """Those of the targets that came of exposure at random; None if the store does not say."""
     counts: dict[str, int]
     """Users with events in the split, left out for want of a history or of a new target, and evaluated."""
 
@@ -41,7 +44,8 @@ class Queries:
     def select(self, rows: np.ndarray) -> "Queries":
         """The queries of some users."""
         user, start, end, now = (column[rows] for column in (self.user, self.start, self.end, self.now))
-        return Queries(user, start, end, now, self.targets.select(rows), self.seen.select(rows), self.counts)
+        uniform = None if self.uniform is None else self.uniform.select(rows)
+        return Queries(user, start, end, now, self.targets.select(rows), self.seen.select(rows), uniform, self.counts)
 
 
 def make_queries(
@@ -77,8 +81,10 @@ def make_queries(
     end = events_before(store.time, start, first, now) if before_target_time else first
     seen = _item_sets(store, start, first)
     targets = _item_sets(store, first, last)
+    uniform = None if store.uniform is None else _item_sets(store, first, last, of=store.uniform)
     if exclude_seen:
         targets = targets.minus(seen)
+        uniform = None if uniform is None else uniform.minus(seen)
     else:
         seen = ItemSets.from_lists([[]] * len(user))
     has_history = end > start
@@ -90,11 +96,20 @@ def make_queries(
         "users_evaluated": int(keep.sum()),
         "targets": int(targets.sizes[keep].sum()),
     }
+    if uniform is not None:
+        uniform = uniform.select(keep)
+        counts["uniform_targets"] = int(uniform.sizes.sum())
     if not keep.any():
         raise DataError(f"{store.path}: expected users with a history and a target in {split!r}, found none ({counts})")
-    return Queries(user[keep], start[keep], end[keep], now[keep], targets.select(keep), seen.select(keep), counts)
+    return Queries(
+        user[keep], start[keep], end[keep], now[keep], targets.select(keep), seen.select(keep), uniform, counts
+    )
 
 
-def _item_sets(store: Store, start: np.ndarray, stop: np.ndarray) -> ItemSets:
-    user = np.repeat(np.arange(len(start)), stop - start)
-    return ItemSets.from_pairs(user, store.item[flat_ranges(start, stop)], len(start))
+def _item_sets(store: Store, start: np.ndarray, stop: np.ndarray, of: EventArray | None = None) -> ItemSets:
+    """Items of the events start:stop of each user, or only `of` those that are marked there."""
+    user, event = np.repeat(np.arange(len(start)), stop - start), flat_ranges(start, stop)
+    if of is not None:
+        marked = np.asarray(of[event])
+        user, event = user[marked], event[marked]
+    return ItemSets.from_pairs(user, store.item[event], len(start))

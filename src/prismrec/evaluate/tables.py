@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from prismrec.evaluate.bootstrap import Estimate
 from prismrec.evaluate.findings import Method, Report
+from prismrec.evaluate.metrics.propensity import LARGEST, POWERS
 
 NONE = "–"
 
@@ -59,6 +60,21 @@ def deciles(report: Report) -> Table:
         rows=rows,
         note="Deciles hold equal shares of the training interactions: 1 is the head, 10 the long tail.",
     )
+
+
+def debiased(report: Report) -> Table:
+    """Recall at the headline k as if everything had been shown alike, under each model of propensity."""
+    k = report.headline_k
+    names = [f"{kind}_recall_{model}@{k}" for model in POWERS for kind in ("ips", "snips")]
+    names = [f"recall@{k}", *names, f"uniform_recall@{k}", f"uniform_ndcg@{k}"]
+    present = [name for name in names if any(name in method.metrics for method in report.methods)]
+    rows = [[method.name, *(interval(method.metrics.get(name)) for name in present)] for method in report.methods]
+    note = (
+        "Targets weighted by 1 / propensity: a power of popularity, sqrt or linear; no weight above "
+        f"{LARGEST:g} average ones. snips is normalised for each user. What was exposed at random needs no model: "
+        "uniform."
+    )
+    return Table("As if everything had been shown alike", ["method", *present], rows, note)
 
 
 def diagnostics(report: Report) -> Table:

@@ -68,6 +68,7 @@ def batch_store(store: Store, histories: Sequence[Events]) -> Store:
         time=time,
         dwell=dwell if store.schema.has_dwell else None,
         weight=None,
+        uniform=None,
         context=context if store.schema.context_features else None,
     )
 
