@@ -1,6 +1,6 @@
 """What `mkdocs build` cannot do by itself: formulas as MathML, without a script; files of the repository, named.
 
-Takes Markdown and HTML of a page; gives it back changed. MkDocs calls the functions by their names (`hooks` in mkdocs.yml).
+Takes Markdown and HTML of a page; gives it back changed. MkDocs calls the functions by name (`hooks` in mkdocs.yml).
 """
 
 import html
