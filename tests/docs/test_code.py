@@ -82,7 +82,7 @@ def tables() -> Tables:
 def folder(tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, frame in tables.items():
         frame.write_parquet(tmp_path / f"{name}.parquet")
-    (tmp_path / "big.toml").write_text("[train]\nbatch_size = 64\n")
+    (tmp_path / "big.toml").write_text("[train]\nbatch_size = 16\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("prismrec.data.datasets.complete_journey", lambda: (tables["events"], tables["items"]))
     return tmp_path
