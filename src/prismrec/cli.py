@@ -310,7 +310,15 @@ def evaluate(
     pairs: Annotated[
         Path | None, typer.Option(help="Labelled pairs for AUC: Parquet or CSV with user_id, item_id, label.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the confidence intervals.")] = 0,
+    dial: Annotated[
+        bool,
+        typer.Option("--dial/--no-dial", help="Also measure accuracy against coverage over the dial of popularity."),
+    ] = True,
+    examples: Annotated[
+        int,
+        typer.Option(min=0, help="Users shown with id and history, of good lists and of bad ones each; 0 for nobody."),
+    ] = 2,
+    seed: Annotated[int, typer.Option(help="Of the confidence intervals and the examples.")] = 0,
 ) -> None:
     """Measure a run over the full catalogue, beside baselines.
 
@@ -331,6 +339,8 @@ def evaluate(
         against or (),
         popularity=() if popularity is None else parse_numbers("--popularity", popularity, float, "0,0.5,1"),
         pairs=labelled,
+        dial=dial,
+        examples=examples,
         seed=seed,
     )
     write_report(report, run)

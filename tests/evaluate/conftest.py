@@ -128,6 +128,7 @@ def report() -> Report:
             events_per_item=[0, 0, 1, 2, 30],
             items_without_events=9,
             items_by_decile=[1, 1, 1, 2, 2, 2, 3, 3, 3, 20],
+            concentration=SHARES,
             categories=None,
         ),
     )

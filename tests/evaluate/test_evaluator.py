@@ -101,18 +101,25 @@ def test_report_of_two_runs_and_the_baselines(root: Path) -> None:
     assert report == evaluate(root / "multi", "test", [10, 5], [root / "single"], date=date, console=QUIET)
 
 
-def test_the_dial_gives_what_a_run_of_that_popularity_gives(root: Path) -> None:
-    report = evaluate(root / "multi", "test", [10], popularity=[0.5], console=QUIET)
+def test_the_dial_gives_what_a_run_of_each_position_gives(root: Path) -> None:
+    """The dial ranks one encoding; a run loaded at each position encodes anew. All users are on both."""
+    report = evaluate(root / "multi", "test", [5, 10], popularity=[0.5, 0, 0.25, 0.75, 1], console=QUIET)
     by_position = {each.popularity: each for each in report.trade_offs if each.popularity is not None}
     assert list(by_position) == [0.0, 0.25, 0.5, 0.75, 1.0]
-    as_it_is = next(each for each in report.trade_offs if each.popularity is None)
-    assert as_it_is.method == report.methods[0].name == "multi (V=2, popularity 0.5)"
-    assert by_position[0.5] == as_it_is.model_copy(update={"popularity": 0.5})
-    assert as_it_is.recall == report.methods[0].metrics["recall@10"]  # all users are in the sample
-    assert report.counts["trade_off_users"] == report.counts["users_evaluated"]
-    without = evaluate(root / "multi", "test", [10], console=QUIET).methods[0]
-    assert by_position[0.0].recall == without.metrics["recall@10"]
-    assert by_position[0.0].coverage == without.catalogue["coverage@10"]
+    as_they_are = [each for each in report.trade_offs if each.popularity is None]
+    assert [each.method for each in as_they_are] == [method.name for method in report.methods]
+    for position, each in zip([0.5, 0, 0.25, 0.75, 1], as_they_are, strict=False):
+        update = {"popularity": position, "method": "multi (V=2, popularity 0.5)"}
+        assert by_position[position] == each.model_copy(update=update)
+    assert as_they_are[0].recall == report.methods[0].metrics["recall@10"]
+    assert as_they_are[0].coverage == report.methods[0].catalogue["coverage@10"]
+
+
+def test_dial_and_examples_may_be_left_out(root: Path) -> None:
+    report = evaluate(root / "multi", "test", [5], dial=False, examples=0, console=QUIET)
+    assert report.examples == []
+    assert len(report.trade_offs) == len(report.methods)
+    assert report.settings["command"].endswith("--k 5 --seed 0 --no-dial --examples 0")
 
 
 def test_examples_are_drawn_from_the_best_and_from_the_worst(root: Path) -> None:

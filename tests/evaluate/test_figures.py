@@ -12,7 +12,18 @@ from prismrec.evaluate.findings import Report
 
 from .conftest import method
 
-CHARTS = ("headline", "deciles", "exposure", "concentration", "trade_offs", "heads", "vectors", "cosines", "curves")
+CHARTS = (
+    "headline",
+    "deciles",
+    "exposure",
+    "concentration",
+    "trade_offs",
+    "heads",
+    "vectors",
+    "recall_lost",
+    "cosines",
+    "curves",
+)
 FIRST = "<first> & best"
 
 
@@ -38,6 +49,12 @@ def test_deciles(report: Report) -> None:
         (FIRST, 2, None, 0.3),
         (FIRST, 3, 0.0, 0.0),
     ]
+
+
+def test_concentration_ends_with_the_training_events(report: Report) -> None:
+    found = frames.concentration(report)
+    assert found["method"].unique(maintain_order=True).to_list() == [FIRST, frames.EVENTS]
+    assert found.filter(method=frames.EVENTS).row(-1) == (frames.EVENTS, 1.0, 1.0)
 
 
 def test_trade_offs(report: Report) -> None:
@@ -87,3 +104,9 @@ def test_charts_of_almost_nothing(report: Report, name: str) -> None:
     nothing = method("none", 0.0, recall_by_decile={10: [None] * 10})
     bare = report.model_copy(update={"methods": [nothing], "trade_offs": [], "curves": []})
     assert "<svg" in vl_convert.vegalite_to_svg(getattr(charts, name)(bare).to_dict())
+
+
+def test_baselines_are_dashed_each_in_its_way(report: Report) -> None:
+    drawn = vl_convert.vegalite_to_svg(charts.deciles(report).to_dict())
+    assert 'stroke-dasharray="6,3"' in drawn
+    assert 'stroke-dasharray="2,2"' not in drawn

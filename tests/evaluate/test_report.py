@@ -5,6 +5,7 @@ import json
 import re
 from html import escape
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -63,8 +64,8 @@ def test_page_is_well_formed_self_contained_and_escaped(report: Report) -> None:
     assert not {"script", "link", "img"} & set(tags.seen)
     assert "<first>" not in page
     assert not re.findall(r"(?:src|href)=.(?!#)", page)
-    assert tags.seen.count("svg") == tags.seen.count("figure") == 9
-    assert tags.seen.count("section") == 10
+    assert tags.seen.count("svg") == tags.seen.count("figure") == 10
+    assert tags.seen.count("section") == 9
 
 
 HOSTILE = "<img src=x onerror=alert(1)> \u202e & 日本"
@@ -84,6 +85,29 @@ def test_titles_are_text_whatever_they_hold(report: Report) -> None:
     assert page.count(f"<bdi>{escape(HOSTILE)}</bdi>") == 1 + 3 * 2
 
 
+def test_a_name_does_not_turn_the_text_around_it(report: Report) -> None:
+    """Wherever an override of direction stands, its element or its isolate ends it."""
+    methods = [each.model_copy(update={"name": HOSTILE + each.name}) for each in report.methods]
+    page = render(report.model_copy(update={"settings": {**report.settings, "run": HOSTILE}, "methods": methods}))
+    assert "<img" not in page
+    for override in re.finditer("\u202e", page):
+        before = page[: override.start()][-2000:]
+        assert re.search(r"(<bdi>|<text[^<>]*>|<title>|=\"|<pre[^<>]*>|\u2068)[^<]*$", before)
+
+
+def test_headings_and_names_for_those_who_do_not_see_the_charts(report: Report) -> None:
+    page = render(report)
+    levels = [int(level) for level in re.findall(r"<h([1-6])", page)]
+    assert levels.count(1) == 1
+    assert all(deeper <= level + 1 for level, deeper in pairwise(levels))
+    ids = re.findall(r'\sid="([^"]*)"', page)
+    assert len(set(ids)) == len(ids)
+    charts = re.findall(r'<figure><h3>(.*?)</h3><div class="chart" role="img" aria-label="(.*?)"', page)
+    assert len(charts) == page.count("<figure>")
+    assert all(label.startswith(title) for title, label in charts)
+    assert page.count("<summary>The numbers</summary>") == len(charts)
+
+
 def test_sections_without_anything_to_show_are_left_out(report: Report) -> None:
     bare = report.model_copy(
         update={"examples": [], "curves": [], "trade_offs": [], "data": None, "methods": [method("popular", 0.4)]}
@@ -97,9 +121,21 @@ def test_sections_without_anything_to_show_are_left_out(report: Report) -> None:
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [
-        (0.05, 0.15, "That is 0.1000 more than popular (0.1000 [0.0500, 0.1500]), the best of 1 baselines."),
-        (-0.15, -0.05, "That is 0.1000 less than popular (-0.1000 [-0.1500, -0.0500]), the best of 1 baselines."),
-        (-0.05, 0.1, "That is not to be told apart from popular (0.0000 [-0.0500, 0.1000]), the best of 1 baselines."),
+        (
+            0.05,
+            0.15,
+            "That is 0.1000 more than \u2068popular\u2069 (0.1000 [0.0500, 0.1500]), the best of 1 baselines.",
+        ),
+        (
+            -0.15,
+            -0.05,
+            "That is 0.1000 less than \u2068popular\u2069 (-0.1000 [-0.1500, -0.0500]), the best of 1 baselines.",
+        ),
+        (
+            -0.05,
+            0.1,
+            "That is not to be told apart from \u2068popular\u2069 (0.0000 [-0.0500, 0.1000]), the best of 1 baselines.",
+        ),
     ],
 )
 def test_losses_are_said_as_plainly_as_wins(report: Report, low: float, high: float, verdict: str) -> None:
@@ -108,7 +144,7 @@ def test_losses_are_said_as_plainly_as_wins(report: Report, low: float, high: fl
     compared = report.methods[1].model_copy(update={"advantage": gap})
     said = list(in_words(report.model_copy(update={"methods": [report.methods[0], compared]})))
     assert said[0].startswith(
-        "<first> & best finds 50 % of what users went on to among its first 10 items: recall@10 0.5"
+        "\u2068<first> & best\u2069 finds 50 % of what users went on to among its first 10 items: recall@10 0.5"
     )
     assert said[1:] == [verdict, "It shows 25 % of the catalogue to anyone."]
 

@@ -4,12 +4,13 @@ Takes a model, a store and queries; gives the lists of each vector, which merge 
 same length, with or without any vector.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from prismrec.config import HistoryConfig
 from prismrec.data.history import gather_histories
@@ -35,19 +36,6 @@ class Encoded:
     """p(head), mean over users, [H]."""
     dim: int
     """D."""
-
-    def select(self, users: np.ndarray) -> "Encoded":
-        """Some of the users."""
-        return replace(self, interests=self.interests[users])
-
-    def with_popularity(self, weight: float, counts: np.ndarray) -> "Encoded":
-        """The same with another weight of popularity, by items' training events [I]."""
-        interests, items = self.interests[..., : self.dim], self.items[:, : self.dim]
-        if not weight:
-            return replace(self, interests=interests, items=items)
-        part = (weight * log_popularity(counts)).astype(np.float32)
-        present = interests.any(axis=-1, keepdims=True).astype(np.float32)
-        return replace(self, interests=np.concatenate([interests, present], -1), items=np.column_stack([items, part]))
 
 
 @dataclass(frozen=True)
@@ -116,6 +104,30 @@ def rank(
     scorer = interest_scorer(encoded.interests, encoded.items, device)
     items, scores = ranked_lists(scorer, seen, len(encoded.items), k, encoded.interests.shape[1], advance)
     return Candidates(encoded.interests[..., : encoded.dim], encoded.head_usage, items, scores)
+
+
+def rank_over_dial(
+    encoded: Encoded,
+    counts: np.ndarray,
+    weights: Sequence[float],
+    seen: ItemSets,
+    k: int,
+    device: torch.device,
+    advance: Callable[[int], None] = lambda users: None,
+) -> np.ndarray:
+    """The k best items of each user under P weights of popularity, int64 [U, P, k], 0 where no item is left.
+
+    What popularity adds to an item, by its training events `counts` [I], is the same for each of a user's vectors, so
+    the best vector stays the best: scores are worked out once, and only ranked for each weight.
+    """
+    dim = encoded.dim
+    scorer = interest_scorer(encoded.interests[..., :dim], encoded.items[:, :dim], device)
+    added = torch.from_numpy(np.outer(weights, log_popularity(counts)).astype(np.float32)).to(device)
+
+    def score(queries: slice) -> Tensor:
+        return scorer(queries).amax(1, keepdim=True) + added
+
+    return ranked_lists(score, seen, len(counts), k, len(weights), advance)[0]
 
 
 def encode_range(

@@ -18,8 +18,9 @@ from prismrec.evaluate.findings import Report
 from prismrec.evaluate.metrics.exposure import SHARES
 
 COLOURS = ["#3b7dd8", "#d9730d", "#2f9e63", "#b5489a", "#8a7d1f", "#6f66cf", "#c0453f", "#4a9aa5", "#8b8f98"]
-_WIDTH, _HEIGHT = 560, 240
-_SMALL = 250
+_DASHES: tuple[list[int], ...] = ([6, 3], [2, 2], [8, 3, 2, 3], [12, 4])
+"""Of the baselines, told apart without colours too; models have whole lines."""
+_WIDTH, _HEIGHT = 360, 220  # as wide as a phone takes with letters that can be read
 _GREY = "#8889"
 _FONT = "Arial, Helvetica, sans-serif"  # of known widths
 
@@ -28,16 +29,18 @@ def headline(report: Report) -> alt.LayerChart:
     """Recall and NDCG at headline_k of every method, with intervals."""
     frame = frames.metrics(report).filter(pl.col("metric").is_in(["recall", "ndcg"]), k=report.headline_k)
     rows = alt.Y("method:N", sort=None, title=None, axis=alt.Axis(labelLimit=240))
-    base = alt.Chart(frame).encode(y=rows, color=_colour(report, legend=None))
+    base = alt.Chart(frame).encode(y=rows, color=_colour(report, shown=False))
     value = alt.X("value:Q", title=None, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=4))
     layers = alt.layer(
         base.mark_rule(strokeWidth=2).encode(x=value, x2="high:Q").transform_calculate(value="datum.low"),
         base.mark_point(filled=True, size=70, opacity=1).encode(x=value),
-    ).properties(width=_SMALL, height={"step": 24})
+    ).properties(width=250, height={"step": 24})
     titles = f"datum.metric === 'recall' ? 'recall@{report.headline_k}' : 'ndcg@{report.headline_k}'"
     return _styled(
         layers.transform_calculate(shown=titles)
-        .facet(column=alt.Column("shown:N", title=None, sort="descending"))
+        .facet(
+            row=alt.Row("shown:N", title=None, sort="descending", header=alt.Header(labelOrient="top", labelAngle=0))
+        )
         .resolve_scale(x="independent")
     )
 
@@ -48,9 +51,10 @@ def deciles(report: Report) -> alt.Chart:
         alt.Chart(frames.deciles(report).drop_nulls("recall"))
         .mark_line(point=True)
         .encode(
-            x=_decile("popularity decile of the target: 1 is the head, 10 the long tail"),
+            x=_decile("popularity decile of the target: 1 head, 10 tail"),
             y=alt.Y("recall:Q", title=f"recall@{report.headline_k}"),
             color=_colour(report),
+            strokeDash=_dash(report),
         )
         .properties(width=_WIDTH, height=_HEIGHT)
     )
@@ -65,6 +69,7 @@ def exposure(report: Report) -> alt.LayerChart:
             x=_decile("popularity decile of the recommended item"),
             y=alt.Y("exposure:Q", title="share of the recommendations", axis=alt.Axis(format="%")),
             color=_colour(report),
+            strokeDash=_dash(report),
         )
     )
     fair = alt.Chart(pl.DataFrame({"exposure": [0.1]})).mark_rule(color=_GREY, strokeDash=[5, 4]).encode(y="exposure:Q")
@@ -72,7 +77,7 @@ def exposure(report: Report) -> alt.LayerChart:
 
 
 def concentration(report: Report) -> alt.LayerChart:
-    """How much of the recommendations the most shown items have; the dashed line shows all items alike."""
+    """How much of the recommendations the most shown items have; in grey, the most chosen of the training events."""
     x = alt.X(
         "items:Q",
         title="share of the catalogue, the most shown first",
@@ -80,10 +85,11 @@ def concentration(report: Report) -> alt.LayerChart:
         axis=alt.Axis(format="~%", values=[0.0001, 0.001, 0.01, 0.1, 1]),
     )
     y = alt.Y("exposure:Q", title="share of the recommendations", axis=alt.Axis(format="%"))
-    lines = alt.Chart(frames.concentration(report)).mark_line().encode(x=x, y=y, color=_colour(report))
-    equal = alt.Chart(pl.DataFrame({"items": SHARES, "exposure": SHARES}))
-    alike = equal.mark_line(color=_GREY, strokeDash=[5, 4]).encode(x=x, y=y)
-    return _styled((alike + lines).properties(width=_WIDTH, height=_HEIGHT))
+    frame, of_events = frames.concentration(report), pl.col("method") == frames.EVENTS
+    chosen, shown = frame.filter(of_events), frame.filter(~of_events)
+    lines = alt.Chart(shown).mark_line().encode(x=x, y=y, color=_colour(report), strokeDash=_dash(report))
+    events = alt.Chart(chosen).mark_line(color=_GREY, strokeWidth=5).encode(x=x, y=y)
+    return _styled((events + lines).properties(width=_WIDTH, height=_HEIGHT))
 
 
 def trade_offs(report: Report) -> alt.LayerChart:
@@ -96,16 +102,16 @@ def trade_offs(report: Report) -> alt.LayerChart:
         axis=alt.Axis(tickCount=5),
     )
     y = alt.Y("recall:Q", title=f"recall@{report.headline_k}", scale=alt.Scale(zero=False))
+    low = alt.Y("low:Q", title="")
     shown = frame.filter(pl.col("coverage") > 0)  # where nothing is recommended there is no logarithm
     dial = alt.Chart(shown.drop_nulls("popularity")).encode(x=x, y=y)
     line = dial.mark_line(point=True, color=COLOURS[0], strokeWidth=2).encode(order="popularity:Q")
     words = dial.mark_text(dy=-12, fontSize=11).encode(text=alt.Text("popularity:Q"))
-    methods = (
-        alt.Chart(shown.filter(pl.col("popularity").is_null()))
-        .mark_point(filled=True, size=90, opacity=1)
-        .encode(x=x, y=y, color=_colour(report))
-    )
-    return _styled((line + words + methods).properties(width=_WIDTH, height=_HEIGHT + 60))
+    intervals = dial.mark_rule(color=COLOURS[0], opacity=0.5).encode(y=low, y2="high:Q")
+    methods = alt.Chart(shown.filter(pl.col("popularity").is_null())).encode(x=x, y=y, color=_colour(report))
+    points = methods.mark_point(filled=True, size=90, opacity=1)
+    ranges = methods.mark_rule(opacity=0.5).encode(y=low, y2="high:Q")
+    return _styled((points + line + words + intervals + ranges).properties(width=_WIDTH, height=_HEIGHT + 40))
 
 
 def heads(report: Report) -> alt.FacetChart:
@@ -126,6 +132,18 @@ def vectors(report: Report) -> alt.FacetChart:
         y=alt.Y("found:Q", title="share of the items found", axis=alt.Axis(format="%")),
     )
     return _faceted(encoded)
+
+
+def recall_lost(report: Report) -> alt.FacetChart:
+    """The recall lost without each vector, with intervals, of each model that has several."""
+    base = alt.Chart(frames.vectors(report).drop_nulls("recall_lost")).encode(
+        x=alt.X("vector:O", title="vector", axis=alt.Axis(labelAngle=0))
+    )
+    title = f"recall@{report.headline_k} lost"
+    ranges = base.mark_rule(color=COLOURS[0], strokeWidth=2).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
+    return _faceted(
+        ranges + base.mark_point(filled=True, size=70, opacity=1, color=COLOURS[0]).encode(y="recall_lost:Q")
+    )
 
 
 def cosines(report: Report) -> alt.FacetChart:
@@ -151,21 +169,35 @@ def curves(report: Report) -> alt.FacetChart:
             y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
             color=alt.Color("method:N", title=None, sort=None, scale=alt.Scale(range=COLOURS), legend=_LEGEND),
         )
-        .properties(width=_SMALL - 40, height=120)
+        .properties(width=0.4 * _WIDTH, height=110)
     )
     return _styled(
-        lines.facet(facet=alt.Facet("metric:N", title=None, sort=None), columns=3).resolve_scale(y="independent")
+        lines.facet(facet=alt.Facet("metric:N", title=None, sort=None), columns=2).resolve_scale(y="independent")
     )
 
 
-_LEGEND = alt.Legend(orient="bottom", labelLimit=260, columns=2)
+_LEGEND = alt.Legend(orient="bottom", labelLimit=260, columns=2, columnPadding=30, symbolOpacity=1)
 
 
-def _colour(report: Report, legend: alt.Legend | None = _LEGEND) -> alt.Color:
+def _colour(report: Report, shown: bool = True) -> alt.Color:
     """A method has the same colour in all charts."""
     names = [method.name for method in report.methods]
     colours = [COLOURS[place % len(COLOURS)] for place in range(len(names))]
+    legend = _LEGEND if shown else None
     return alt.Color("method:N", title=None, sort=None, scale=alt.Scale(domain=names, range=colours), legend=legend)
+
+
+def _dash(report: Report) -> alt.StrokeDash:
+    """A baseline has the same dashes in all charts."""
+    baselines = [method.name for method in report.methods if method.kind == "baseline"]
+    dashes = [
+        _DASHES[baselines.index(method.name) % len(_DASHES)] if method.name in baselines else [1, 0]
+        for method in report.methods
+    ]
+    names = [method.name for method in report.methods]
+    return alt.StrokeDash(
+        "method:N", title=None, sort=None, scale=alt.Scale(domain=names, range=dashes), legend=_LEGEND
+    )
 
 
 def _decile(title: str) -> alt.X:
@@ -174,8 +206,10 @@ def _decile(title: str) -> alt.X:
 
 def _faceted(chart: Any) -> alt.FacetChart:
     """A panel for each model."""
-    panels = chart.properties(width=_SMALL, height=150)
-    return _styled(panels.facet(facet=alt.Facet("method:N", title=None, sort=None), columns=2))
+    panels = chart.properties(width=_WIDTH, height=100)
+    return _styled(
+        panels.facet(facet=alt.Facet("method:N", title=None, sort=None), columns=1).resolve_scale(x="independent")
+    )
 
 
 def _styled(chart: Any) -> Any:
@@ -184,10 +218,12 @@ def _styled(chart: Any) -> Any:
         "labelColor": "currentColor",
         "titleColor": "currentColor",
         "titleFontWeight": "normal",
-        "labelFontSize": 11,
+        "labelFontSize": 12,
     }
     return (
-        chart.configure(background="transparent", font=_FONT, aria=False)
+        chart.configure(
+            background="transparent", font=_FONT, aria=False, padding={"left": 10, "right": 24, "top": 6, "bottom": 4}
+        )
         .configure_view(stroke=None)
         .configure_axis(**quiet, gridColor="#8883", domainColor="#888", tickColor="#888", titleFontSize=12)
         .configure_legend(labelColor="currentColor", titleColor="currentColor", labelFontSize=12)

@@ -47,6 +47,8 @@ def evaluate(
     *,
     popularity: Sequence[float] = (),
     pairs: pl.DataFrame | None = None,
+    dial: bool = True,
+    examples: int = 2,
     seed: int = 0,
     date: datetime | None = None,
     console: Console | None = None,
@@ -63,7 +65,9 @@ def evaluate(
         against: other runs on the same store, for example the same model with V = 1.
         popularity: positions of this dial to evaluate the run at, each a method; by default the configured one.
         pairs: labelled pairs `user_id, item_id, label`, for the models' AUC.
-        seed: of the bootstrap.
+        dial: also rank the first run's vectors at positions of its dial from 0 to 1, for accuracy against coverage.
+        examples: users shown with good lists, and as many with bad ones; 0 for a report that shows nobody.
+        seed: of the bootstrap and of the examples.
         date: written into the report; now by default.
         console: where progress is shown; standard error by default.
 
@@ -89,28 +93,22 @@ def evaluate(
         first, looked_at = methods.model(names[0], runs[0], aucs[0])
         models = [first, *(methods.model(*each)[0] for each in zip(names[1:], runs[1:], aucs[1:], strict=True))]
         baselines = [methods.baseline(name, scorer) for name, scorer in _baselines(store, queries)]
-        dial = methods.dial(names[0], runs[0], looked_at.encoded)
+        positions = methods.dial(names[0], runs[0], looked_at.encoded) if dial else []
     return Report(
         settings=_settings(
             runs,
             split=split,
             seed=seed,
             date=(date or datetime.now(UTC)).isoformat(timespec="seconds"),
-            command=_command(run, split, lengths, against, popularity, seed),
+            command=_command(run, split, lengths, against, popularity, dial, examples, seed),
         ),
-        counts={
-            "users": store.num_users,
-            "items": store.num_items,
-            "events": store.num_events,
-            **queries.counts,
-            "trade_off_users": len(methods.sample),
-        },
+        counts={"users": store.num_users, "items": store.num_items, "events": store.num_events, **queries.counts},
         ks=lengths,
         headline_k=headline_k,
         methods=[*models, *baselines],
-        trade_offs=[*dial, *methods.trade_offs],
+        trade_offs=[*positions, *map(methods.as_is, [*models, *baselines])],
         curves=[curve for path in dict.fromkeys(each.path for each in runs) for curve in read_curves(path, path.name)],
-        examples=choose_examples(store, queries, looked_at.candidates, headline_k, seed),
+        examples=choose_examples(store, queries, looked_at.candidates, headline_k, seed, examples),
         data=summarise(store),
     )
 
@@ -175,13 +173,21 @@ def _settings(runs: Sequence[Run], **call: Any) -> dict[str, Any]:
 
 
 def _command(
-    run: Path, split: str, ks: Sequence[int], against: Sequence[Path], popularity: Sequence[float], seed: int
+    run: Path,
+    split: str,
+    ks: Sequence[int],
+    against: Sequence[Path],
+    popularity: Sequence[float],
+    dial: bool,
+    examples: int,
+    seed: int,
 ) -> str:
     """The command line of an evaluation."""
     words = ["prismrec", "evaluate", run, "--split", split, "--k", ",".join(map(str, ks)), "--seed", seed]
     words += [word for path in against for word in ("--against", path)]
     words += ["--popularity", ",".join(f"{position:g}" for position in popularity)] if popularity else []
-    return shlex.join(map(str, words))
+    words += [] if dial else ["--no-dial"]
+    return shlex.join(map(str, [*words, "--examples", examples]))
 
 
 def _names(runs: Sequence[Run]) -> list[str]:

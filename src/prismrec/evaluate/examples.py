@@ -14,19 +14,20 @@ from prismrec.evaluate.findings import Example, ItemName, Recommended, Target
 from prismrec.evaluate.measure import recall_of
 from prismrec.evaluate.queries import Queries
 
-_SHOWN = 2  # of each
 _HISTORY, _TARGETS, _RECOMMENDED = 8, 10, 10  # items shown
 
 
-def choose_examples(store: Store, queries: Queries, candidates: Candidates, k: int, seed: int) -> list[Example]:
-    """Draw users among the tenth of best recall@k, then among the tenth of worst."""
+def choose_examples(
+    store: Store, queries: Queries, candidates: Candidates, k: int, seed: int, each: int
+) -> list[Example]:
+    """Draw `each` users among the tenth of best recall@k, then as many among the tenth of worst."""
     recall = recall_of(candidates.merged(), queries.targets, k)
     order = np.random.default_rng(seed).permutation(queries.num_users)
     order = order[np.argsort(-recall[order], kind="stable")]
-    tenth = max(len(order) // 10, _SHOWN)
+    tenth = max(len(order) // 10, each)
     rng = np.random.default_rng(seed)
     best, worst = (rng.permutation(users) for users in (order[:tenth], order[tenth:][-tenth:]))
-    users = [*best[:_SHOWN], *worst[:_SHOWN]]
+    users = [*best[:each], *worst[:each]]
     return [_example(store, queries, candidates, int(user), k, float(recall[user])) for user in users]
 
 

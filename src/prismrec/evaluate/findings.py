@@ -61,7 +61,7 @@ class Method(_Part):
 
 
 class TradeOff(_Part):
-    """Accuracy and coverage of a method at headline_k, on the sample of users that all trade-offs are measured on."""
+    """Accuracy and coverage of a method at headline_k."""
 
     method: str
     popularity: float | None
@@ -134,6 +134,8 @@ class DataSummary(_Part):
     """In training."""
     items_by_decile: list[int]
     """How many items hold each tenth of the training events, the most popular first."""
+    concentration: list[float] = []
+    """As of a method, of the training events in place of recommendations."""
     categories: int | None
 
 
@@ -150,9 +152,9 @@ class Report(_Part):
     methods: list[Method]
     """The evaluated run first, then other runs, then baselines."""
     trade_offs: list[TradeOff] = []
-    """The first run over its dial of popularity, and every method as it is; on `counts["trade_off_users"]` users."""
+    """The first run over its dial of popularity, unless that was not asked for, and every method as it is."""
     curves: list[Curve] = []
     """Of the trainings of the runs."""
     examples: list[Example] = []
-    """Users of the first run with good lists, then with bad ones."""
+    """Users of the first run with good lists, then with bad ones; none if that was asked for."""
     data: DataSummary | None = None

@@ -16,6 +16,7 @@ from prismrec.evaluate.bootstrap import Estimate
 from prismrec.evaluate.findings import Diagnostics, Method, Report
 from prismrec.evaluate.metrics.exposure import SHARES
 
+EVENTS = "training events"
 _TEXT, _REAL, _WHOLE = pl.String, pl.Float64, pl.Int64
 
 
@@ -51,12 +52,17 @@ def deciles(report: Report) -> pl.DataFrame:
 
 
 def concentration(report: Report) -> pl.DataFrame:
-    """`method, items, exposure`: share of the recommendations that the most shown share of the items has."""
+    """`method, items, exposure`: share of the recommendations that the most shown share of the items has.
+
+    `EVENTS` stands where a method does for the training events: what people chose by themselves.
+    """
+    curves = [(method.name, _at_k(report, method.concentration)) for method in report.methods]
+    chosen = [] if report.data is None else report.data.concentration
     return _frame(
         [
-            (method.name, items, exposure)
-            for method in report.methods
-            for items, exposure in zip(SHARES, _at_k(report, method.concentration), strict=False)
+            (name, items, exposure)
+            for name, curve in [*curves, (EVENTS, chosen)]
+            for items, exposure in zip(SHARES, curve, strict=False)
         ],
         method=_TEXT,
         items=_REAL,

@@ -17,7 +17,14 @@ from prismrec.evaluate.bootstrap import Estimate, bootstrap
 from prismrec.evaluate.findings import Method
 from prismrec.evaluate.item_sets import ItemSets
 from prismrec.evaluate.metrics.diversity import category_diversity
-from prismrec.evaluate.metrics.exposure import concentration, coverage, exposure_by_decile, gini, mean_popularity
+from prismrec.evaluate.metrics.exposure import (
+    concentration,
+    coverage,
+    exposure,
+    exposure_by_decile,
+    gini,
+    mean_popularity,
+)
 from prismrec.evaluate.metrics.popularity import deciles, recall_by_decile, tail_recall
 from prismrec.evaluate.metrics.propensity import POWERS, ips_recall, snips_recall, target_weights
 from prismrec.evaluate.metrics.ranking import hit_rate, hits, mrr, ndcg, recall
@@ -90,7 +97,7 @@ def measure(
         catalogue=whole,
         recall_by_decile={k: recall_by_decile(lists[:, :k], targets, catalogue.deciles) for k in ks},
         exposure_by_decile={k: exposure_by_decile(lists[:, :k], catalogue.deciles) for k in ks},
-        concentration={k: concentration(lists[:, :k], num_items) for k in ks},
+        concentration={k: concentration(exposure(lists[:, :k], num_items)) for k in ks},
     )
 
 

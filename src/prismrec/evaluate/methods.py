@@ -13,19 +13,19 @@ from rich.progress import Progress
 
 from prismrec.data.store import Store
 from prismrec.evaluate.bootstrap import bootstrap
-from prismrec.evaluate.candidates import Candidates, Encoded, encode, rank
+from prismrec.evaluate.candidates import Candidates, Encoded, encode, rank, rank_over_dial
 from prismrec.evaluate.diagnose import diagnose
 from prismrec.evaluate.findings import Method, TradeOff
-from prismrec.evaluate.item_sets import ItemSets
-from prismrec.evaluate.measure import Catalogue, measure, recall_of
+from prismrec.evaluate.measure import Catalogue, estimates, measure, recall_of
+from prismrec.evaluate.metrics.exposure import coverage, gini
+from prismrec.evaluate.metrics.popularity import tail_recall
+from prismrec.evaluate.metrics.ranking import hits, ndcg, recall
 from prismrec.evaluate.queries import Queries
 from prismrec.evaluate.retrieval import Scorer, ranked_lists
 from prismrec.model.run import Run
 
 DIAL = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Positions of the dial of popularity at which the first run is looked at."""
-DIAL_USERS = 2_000
-"""Users of trade-offs, at most: each position ranks the whole catalogue for them."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,6 @@ class Methods:
         self._headline_k, self._progress = headline_k, progress
         self._catalogue = Catalogue.of(store)
         self._first_recall: np.ndarray | None = None
-        order = np.random.default_rng(seed).permutation(queries.num_users)
-        self.sample = np.sort(order[:DIAL_USERS])
-        """Users of trade-offs, rows of the queries."""
-        self.trade_offs: list[TradeOff] = []
-        """Of the methods measured so far."""
 
     def model(self, name: str, run: Run, auc: float | None) -> tuple[Method, FirstModel]:
         """Measure a model."""
@@ -79,38 +74,57 @@ class Methods:
 
     def dial(self, name: str, run: Run, encoded: Encoded) -> list[TradeOff]:
         """A model over its dial of popularity, without encoding anything again."""
-        queries, users = self._queries.select(self.sample), encoded.select(self.sample)
-        task = self._progress.add_task("dial of popularity", total=len(DIAL) * queries.num_users)
-        found = []
-        for position in DIAL:
-            turned = users.with_popularity(run.config.loss.temperature * position, self._catalogue.counts)
-            lists = rank(
-                turned, queries.seen, self._headline_k, _device(run), lambda done: self._progress.advance(task, done)
-            ).merged()
-            found.append(self._trade_off(name, position, lists, queries.targets))
-        return found
+        task = self._progress.add_task("dial of popularity", total=self._queries.num_users)
+        lists = rank_over_dial(
+            encoded,
+            self._catalogue.counts,
+            [run.config.loss.temperature * position for position in DIAL],
+            self._queries.seen,
+            self._headline_k,
+            _device(run),
+            lambda users: self._progress.advance(task, users),
+        )
+        return [self._on_dial(name, position, lists[:, place]) for place, position in enumerate(DIAL)]
+
+    def as_is(self, method: Method) -> TradeOff:
+        """Where a method stands between accuracy and coverage."""
+        k = self._headline_k
+        return TradeOff(
+            method=method.name,
+            popularity=None,
+            recall=method.metrics[f"recall@{k}"],
+            ndcg=method.metrics[f"ndcg@{k}"],
+            tail_recall=method.metrics.get(f"tail_recall@{k}"),
+            coverage=method.catalogue[f"coverage@{k}"],
+            gini=method.catalogue[f"gini@{k}"],
+        )
 
     def _method(self, name: str, kind: Literal["model", "baseline"], lists: np.ndarray) -> Method:
         queries = self._queries
         method = measure(name, kind, lists, queries.targets, self._catalogue, self._ks, self._seed, queries.uniform)
-        self.trade_offs.append(self._trade_off(name, None, lists[self.sample], queries.targets.select(self.sample)))
         recall = recall_of(lists, queries.targets, self._headline_k)
         if self._first_recall is None:
             self._first_recall = recall
             return method
         return method.model_copy(update={"advantage": bootstrap((self._first_recall - recall)[:, None], self._seed)[0]})
 
-    def _trade_off(self, name: str, popularity: float | None, lists: np.ndarray, targets: ItemSets) -> TradeOff:
-        k = self._headline_k
-        found = measure(name, "model", lists, targets, self._catalogue, [k], self._seed)
-        return TradeOff(
-            method=name,
-            popularity=popularity,
-            recall=found.metrics[f"recall@{k}"],
-            ndcg=found.metrics[f"ndcg@{k}"],
-            tail_recall=found.metrics.get(f"tail_recall@{k}"),
-            coverage=found.catalogue[f"coverage@{k}"],
-            gini=found.catalogue[f"gini@{k}"],
+    def _on_dial(self, name: str, position: float, lists: np.ndarray) -> TradeOff:
+        k, targets, num_items = self._headline_k, self._queries.targets, len(self._catalogue.counts)
+        hit = hits(lists, targets)
+        per_user = {
+            "recall": recall(hit, targets.sizes, k),
+            "ndcg": ndcg(hit, targets.sizes, k),
+            "tail_recall": tail_recall(lists, targets, self._catalogue.deciles),
+        }
+        found = {"tail_recall": None, **estimates(per_user, self._seed)}
+        return TradeOff.model_validate(
+            {
+                "method": name,
+                "popularity": position,
+                "coverage": coverage(lists, num_items),
+                "gini": gini(lists, num_items),
+            }
+            | found
         )
 
 

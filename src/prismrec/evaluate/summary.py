@@ -5,7 +5,6 @@ Takes a store, or a run's directory; gives parts of a `Report`.
 
 import json
 from collections import defaultdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from prismrec.data.store import Store
 from prismrec.evaluate.findings import Curve, DataSummary
 from prismrec.evaluate.measure import Catalogue
+from prismrec.evaluate.metrics.exposure import concentration
 from prismrec.evaluate.metrics.popularity import NUM_DECILES
 from prismrec.model.run import METRICS
 
@@ -38,6 +38,7 @@ def summarise(store: Store) -> DataSummary:
         events_per_item=_quartiles(catalogue.counts),
         items_without_events=int((catalogue.counts == 0).sum()),
         items_by_decile=np.bincount(catalogue.deciles, minlength=NUM_DECILES + 1)[1:].tolist(),
+        concentration=concentration(catalogue.counts),
         categories=None if catalogue.categories is None else len(set(catalogue.categories.tolist()) - {0}),
     )
 
@@ -46,7 +47,9 @@ def read_curves(run: Path, method: str) -> list[Curve]:
     """The metrics of a training, from `metrics.jsonl`; none if the run has no such file."""
     path = run / METRICS
     points: dict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)
-    for line in path.read_text().splitlines() if path.exists() else ():
+    for line in path.read_text().splitlines(keepends=True) if path.exists() else ():
+        if not line.endswith("\n"):
+            continue  # a training that still runs is writing it
         row = json.loads(line)
         for metric, value in row.items():
             if metric not in _NO_METRIC and np.isfinite(value):
@@ -69,4 +72,4 @@ def _quartiles(counts: np.ndarray) -> list[int]:
 
 
 def _day(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).date().isoformat()
+    return str(np.datetime64(seconds, "s").astype("datetime64[D]"))  # of any year, as timestamps in other units give

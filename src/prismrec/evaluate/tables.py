@@ -77,6 +77,18 @@ def debiased(report: Report) -> Table:
     return Table("As if everything had been shown alike", ["method", *present], rows, note)
 
 
+def dial(report: Report) -> Table:
+    """Accuracy and spread at each position of the dial of popularity."""
+    k = report.headline_k
+    rows = [
+        [f"{each.popularity:g}", interval(each.recall), *map(_number, (each.coverage, each.gini))]
+        for each in report.trade_offs
+        if each.popularity is not None
+    ]
+    header = ["popularity", f"recall@{k}", f"coverage@{k}", f"gini@{k}"]
+    return Table("The dial of popularity", header, rows)
+
+
 def diagnostics(report: Report) -> Table:
     """What each model does with its heads and vectors."""
     header = ["model", "head usage", "entropy", "dead heads", "mean cosine", "max cosine"]

@@ -14,14 +14,14 @@ def in_words(report: Report) -> Iterator[str]:
     if recall is None:
         return
     yield (
-        f"{first.name} finds {_percent(recall.value)} of what users went on to among its first {k} items: recall@{k} "
-        f"{interval(recall)} over {recall.users:,} users of the split {report.settings['split']}, from the whole "
+        f"{_named(first)} finds {_percent(recall.value)} of what users went on to among its first {k} items: "
+        f"recall@{k} {interval(recall)} over {recall.users:,} users of the split {report.settings['split']}, from the whole "
         "catalogue."
     )
-    baselines = [method for method in report.methods if method.kind == "baseline"]
-    if baselines:
-        best = max(baselines, key=lambda method: _recall(method, k))
-        yield f"{_compared(first, best)}, the best of {len(baselines)} baselines."
+    best = best_baseline(report)
+    if best is not None:
+        number = sum(method.kind == "baseline" for method in report.methods)
+        yield f"{_compared(first, best)}, the best of {number} baselines."
     for other in report.methods[1:]:
         if other.kind == "model":
             yield f"{_compared(first, other)}."
@@ -30,11 +30,22 @@ def in_words(report: Report) -> Iterator[str]:
         yield f"It shows {_percent(coverage)} of the catalogue to anyone."
 
 
+def best_baseline(report: Report) -> Method | None:
+    """The baseline of the highest recall at the headline k."""
+    baselines = (method for method in report.methods if method.kind == "baseline")
+    return max(baselines, key=lambda method: _recall(method, report.headline_k), default=None)
+
+
+def _named(method: Method) -> str:
+    """A name whose direction ends with it, whatever script it is in (Unicode's isolates)."""
+    return f"\u2068{method.name}\u2069"
+
+
 def _compared(first: Method, other: Method) -> str:
     gap = other.advantage
     if gap is None:
-        return f"{first.name} is beside {other.name}"
-    return f"That is {_verdict(gap)} {other.name} ({interval(gap)})"
+        return f"{_named(first)} is beside {_named(other)}"
+    return f"That is {_verdict(gap)} {_named(other)} ({interval(gap)})"
 
 
 def _verdict(gap: Estimate) -> str:

@@ -40,16 +40,15 @@ def mean_popularity(recommended: np.ndarray, counts: np.ndarray) -> float:
     return float(shown @ counts / shown.sum()) if shown.sum() else 0.0
 
 
-def concentration(recommended: np.ndarray, num_items: int) -> list[float]:
-    """Share of all exposure that the most shown `SHARES` of the catalogue have.
+def concentration(shown: np.ndarray) -> list[float]:
+    """Share of all exposure [I] that the most shown `SHARES` of the catalogue have.
 
     The Lorenz curve (1905) read from its steep end, where it can be told apart: with x sorted falling,
     `sum_{i <= s I} x_i / sum x`, linear between items. If all items are shown alike, it is s.
     """
-    shown = np.sort(exposure(recommended, num_items))[::-1]
-    total = np.concatenate([[0], np.cumsum(shown)])
-    places = np.array(SHARES) * num_items
-    return (np.interp(places, np.arange(num_items + 1), total) / max(total[-1], 1)).tolist()
+    total = np.concatenate([[0], np.cumsum(np.sort(shown)[::-1])])
+    places = np.array(SHARES) * len(shown)
+    return (np.interp(places, np.arange(len(total)), total) / max(total[-1], 1)).tolist()
 
 
 def exposure_by_decile(recommended: np.ndarray, item_deciles: np.ndarray) -> list[float]:
