@@ -12,18 +12,8 @@ from prismrec.evaluate.findings import Report
 
 from .conftest import method
 
-CHARTS = (
-    "headline",
-    "deciles",
-    "exposure",
-    "concentration",
-    "trade_offs",
-    "heads",
-    "vectors",
-    "recall_lost",
-    "cosines",
-    "curves",
-)
+CHARTS = ("headline", "accuracy", "deciles", "exposure", "concentration", "spread", "trade_offs", "heads", "vectors")
+CHARTS += ("recall_lost", "cosines", "curves")
 FIRST = "<first> & best"
 
 

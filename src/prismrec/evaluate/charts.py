@@ -20,29 +20,29 @@ from prismrec.evaluate.metrics.exposure import SHARES
 COLOURS = ["#3b7dd8", "#d9730d", "#2f9e63", "#b5489a", "#8a7d1f", "#6f66cf", "#c0453f", "#4a9aa5", "#8b8f98"]
 _DASHES: tuple[list[int], ...] = ([6, 3], [2, 2], [8, 3, 2, 3], [12, 4])
 """Of the baselines, told apart without colours too; models have whole lines."""
-_WIDTH, _HEIGHT = 360, 220  # as wide as a phone takes with letters that can be read
+_WIDTH, _NARROW, _HEIGHT = 360, 250, 220  # as wide as a phone takes with letters that can be read
 _GREY = "#8889"
 _FONT = "Arial, Helvetica, sans-serif"  # of known widths
 
 
-def headline(report: Report) -> alt.LayerChart:
+def headline(report: Report) -> alt.VConcatChart:
     """Recall and NDCG at headline_k of every method, with intervals."""
-    frame = frames.metrics(report).filter(pl.col("metric").is_in(["recall", "ndcg"]), k=report.headline_k)
-    rows = alt.Y("method:N", sort=None, title=None, axis=alt.Axis(labelLimit=240))
-    base = alt.Chart(frame).encode(y=rows, color=_colour(report, shown=False))
-    value = alt.X("value:Q", title=None, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=4))
-    layers = alt.layer(
-        base.mark_rule(strokeWidth=2).encode(x=value, x2="high:Q").transform_calculate(value="datum.low"),
-        base.mark_point(filled=True, size=70, opacity=1).encode(x=value),
-    ).properties(width=250, height={"step": 24})
-    titles = f"datum.metric === 'recall' ? 'recall@{report.headline_k}' : 'ndcg@{report.headline_k}'"
-    return _styled(
-        layers.transform_calculate(shown=titles)
-        .facet(
-            row=alt.Row("shown:N", title=None, sort="descending", header=alt.Header(labelOrient="top", labelAngle=0))
-        )
-        .resolve_scale(x="independent")
-    )
+    return _styled(alt.vconcat(_intervals(report, "recall"), _intervals(report, "ndcg")))
+
+
+def accuracy(report: Report, metric: str = "recall") -> alt.LayerChart:
+    """One metric at headline_k of every method, with intervals."""
+    return _styled(_intervals(report, metric))
+
+
+def spread(report: Report, metric: str = "coverage") -> alt.LayerChart:
+    """Coverage, or `gini` of exposure, at headline_k of every method."""
+    frame = frames.metrics(report).filter(metric=metric, k=report.headline_k)
+    value = alt.X("value:Q", title=f"{metric}@{report.headline_k}", scale=alt.Scale(domain=[0, 1]))
+    base = alt.Chart(frame).encode(x=value, y=_methods())
+    bars = base.mark_bar().encode(color=_colour(report, shown=False))
+    numbers = base.mark_text(align="left", dx=4, fontSize=12).encode(text=alt.Text("value:Q", format=".3f"))
+    return _styled((bars + numbers).properties(width=_NARROW, height={"step": 24}))
 
 
 def deciles(report: Report) -> alt.Chart:
@@ -99,7 +99,7 @@ def trade_offs(report: Report) -> alt.LayerChart:
         "coverage:Q",
         title=f"coverage@{report.headline_k}",
         scale=alt.Scale(type="log", nice=False, padding=20),
-        axis=alt.Axis(tickCount=5),
+        axis=alt.Axis(tickCount=4, format="~%"),
     )
     y = alt.Y("recall:Q", title=f"recall@{report.headline_k}", scale=alt.Scale(zero=False))
     low = alt.Y("low:Q", title="")
@@ -125,8 +125,9 @@ def heads(report: Report) -> alt.FacetChart:
 
 
 def vectors(report: Report) -> alt.FacetChart:
-    """The share of the recommended items that each vector found, of each model."""
-    bars = alt.Chart(frames.vectors(report)).mark_bar(color=COLOURS[0])
+    """The share of the recommended items that each vector found, of each model that has several."""
+    several = frames.vectors(report).filter(pl.len().over("method") > 1)
+    bars = alt.Chart(several).mark_bar(color=COLOURS[0])
     encoded = bars.encode(
         x=alt.X("vector:O", title="vector", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("found:Q", title="share of the items found", axis=alt.Axis(format="%")),
@@ -185,6 +186,20 @@ def _colour(report: Report, shown: bool = True) -> alt.Color:
     colours = [COLOURS[place % len(COLOURS)] for place in range(len(names))]
     legend = _LEGEND if shown else None
     return alt.Color("method:N", title=None, sort=None, scale=alt.Scale(domain=names, range=colours), legend=legend)
+
+
+def _intervals(report: Report, metric: str) -> alt.LayerChart:
+    frame = frames.metrics(report).filter(metric=metric, k=report.headline_k)
+    base = alt.Chart(frame).encode(y=_methods(), color=_colour(report, shown=False))
+    title = f"{metric}@{report.headline_k}"
+    low = alt.X("low:Q", title=title, scale=alt.Scale(zero=False, padding=8), axis=alt.Axis(tickCount=4))
+    ranges = base.mark_rule(strokeWidth=2).encode(x=low, x2="high:Q")
+    points = base.mark_point(filled=True, size=70, opacity=1).encode(x="value:Q")
+    return (ranges + points).properties(width=_NARROW, height={"step": 24})
+
+
+def _methods() -> alt.Y:
+    return alt.Y("method:N", sort=None, title=None, axis=alt.Axis(labelLimit=240))
 
 
 def _dash(report: Report) -> alt.StrokeDash:

@@ -4,6 +4,7 @@ Takes a report; gives the page. Charts are those of `charts.py`; each has its nu
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -71,16 +72,22 @@ def _sections(report: Report) -> Iterator[Section]:
 
 def _metrics(report: Report) -> str:
     k = report.headline_k
-    headline = frames.metrics(report).filter(pl.col("metric").is_in(["recall", "ndcg"]), k=k)
     return (
         side_by_side(
             _figure(
                 report,
-                charts.headline,
-                headline.drop("kind", "k"),
-                f"Recall and NDCG in lists of {k}",
-                "Means over users; lines are 95 % bootstrap intervals.",
-            )
+                charts.accuracy,
+                _measured(report, "recall"),
+                f"Recall@{k}",
+                "The share of what users went on to that was found: means over users, with 95 % bootstrap intervals.",
+            ),
+            _figure(
+                report,
+                partial(charts.accuracy, metric="ndcg"),
+                _measured(report, "ndcg"),
+                f"NDCG@{k}",
+                "Likewise, what is found counting the more, the higher it stands in the list.",
+            ),
         )
         + table(summary(report))
         + "".join(folded(all_metrics(report, each)) for each in report.ks)
@@ -112,9 +119,24 @@ def _popularity(report: Report) -> str:
             _wide(frames.concentration(report), "items", "exposure"),
             "How concentrated it is",
             "The share of all recommendations that the most shown items have, and in grey, broad, the share of the"
-            " training events that the most chosen have: lines above it are more concentrated than people are."
-            " Coverage and Gini of exposure are in the tables above.",
+            " training events that the most chosen have: lines above it are more concentrated than people are.",
         ),
+        "<div>"
+        + _figure(
+            report,
+            charts.spread,
+            _measured(report, "coverage").select("method", "value"),
+            "Coverage",
+            "The share of the catalogue that is shown to anyone.",
+        )
+        + _figure(
+            report,
+            partial(charts.spread, metric="gini"),
+            _measured(report, "gini").select("method", "value"),
+            "Gini of exposure",
+            "0 if all items are shown alike, near 1 if a few get everything.",
+        )
+        + "</div>",
     )
 
 
@@ -147,7 +169,7 @@ def _interests(report: Report) -> str:
         _figure(
             report,
             charts.vectors,
-            vectors.select("method", "vector", "found"),
+            vectors.filter(pl.len().over("method") > 1).select("method", "vector", "found"),
             "Found by each vector",
             f"The share of all items in lists of {k} that each vector found: gave its best score.",
         ),
@@ -197,6 +219,11 @@ def _settings(report: Report) -> str:
 def _figure(report: Report, chart: Callable[[Report], Any], numbers: pl.DataFrame, title: str, says: str) -> str:
     """A chart of a report; nothing, if there is nothing to draw."""
     return "" if numbers.is_empty() else figure(title, says, chart(report), numbers)
+
+
+def _measured(report: Report, metric: str) -> pl.DataFrame:
+    found = frames.metrics(report).filter(metric=metric, k=report.headline_k)
+    return found.select("method", "value", "low", "high", "users")
 
 
 def _wide(points: pl.DataFrame, index: str, values: str) -> pl.DataFrame:

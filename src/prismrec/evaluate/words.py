@@ -15,8 +15,8 @@ def in_words(report: Report) -> Iterator[str]:
         return
     yield (
         f"{_named(first)} finds {_percent(recall.value)} of what users went on to among its first {k} items: "
-        f"recall@{k} {interval(recall)} over {recall.users:,} users of the split {report.settings['split']}, from the whole "
-        "catalogue."
+        f"recall@{k} {interval(recall)} over {recall.users:,} users of the split {report.settings['split']}, from the "
+        "whole catalogue."
     )
     best = best_baseline(report)
     if best is not None:
