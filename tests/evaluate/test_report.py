@@ -64,6 +64,7 @@ def test_page_is_well_formed_self_contained_and_escaped(report: Report) -> None:
     assert not {"script", "link", "img"} & set(tags.seen)
     assert "<first>" not in page
     assert not re.findall(r"(?:src|href)=.(?!#)", page)
+    assert "http" not in page
     assert tags.seen.count("svg") == tags.seen.count("figure") == 13
     assert tags.seen.count("section") == 9
 

@@ -3,6 +3,7 @@
 Names, titles and ids may be in any script: each stands in a `<bdi>`, so that its direction ends with it.
 """
 
+import re
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -40,7 +41,8 @@ def figure(title: str, says: str, chart: Any, numbers: pl.DataFrame) -> str:
         chart: of Altair.
         numbers: the first column names the row.
     """
-    drawing = vl_convert.vegalite_to_svg(chart.to_dict())
+    # roles of Vega's groups have no names of their own, and HTML needs no namespaces
+    drawing = re.sub(r' (role|aria-\w+|xmlns(:\w+)?)="[^"]*"', "", vl_convert.vegalite_to_svg(chart.to_dict()))
     cells = [[_cell(value) for value in row] for row in numbers.iter_rows()]
     return (
         f'<figure><h3>{escape(title)}</h3><div class="chart" role="img" aria-label="{escape(f"{title}. {says}")}">'
@@ -58,6 +60,7 @@ def side_by_side(*parts: str) -> str:
 def _grid(content: Table) -> str:
     """Cells that scroll sideways where they are wider than the page."""
     header = "".join(f'<th scope="col">{name(cell)}</th>' for cell in content.header)
+    head = f"<thead><tr>{header}</tr></thead>\n" if any(content.header) else ""
     rows = "\n".join(
         f'<tr><th scope="row">{name(first)}</th>{"".join(f"<td>{name(cell)}</td>" for cell in cells)}</tr>'
         for first, *cells in content.rows
@@ -65,7 +68,7 @@ def _grid(content: Table) -> str:
     note = f'<p class="note">{escape(content.note)}</p>' if content.note else ""
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(content.title or "numbers")}"><table>'
-        f"<thead><tr>{header}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>{note}"
+        f"{head}<tbody>\n{rows}\n</tbody></table></div>{note}"
     )
 
 
