@@ -9,7 +9,7 @@ PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check --con
 TORCHREC := torchrec==1.8.0
 FBGEMM ?= fbgemm-gpu-cpu==1.8.0
 
-.PHONY: demo distributed test check format bench clean
+.PHONY: demo distributed test check docs format bench clean
 
 demo: .venv/demo.stamp  ## Train on real purchases and recommend real products
 	.venv/bin/prismrec demo
@@ -25,6 +25,10 @@ check: .venv/dev.stamp  ## Lint, formatting, types and import rules
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
+docs: .venv/dev.stamp  ## Build the documentation into site/
+	.venv/bin/mkdocs build --strict
+	@echo "site/index.html"
+
 format: .venv/dev.stamp  ## Apply the formatting and the lint fixes that check asks for
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
@@ -34,8 +38,8 @@ bench: .venv/dev.stamp  ## Measure preparation, training and serving; results on
 	.venv/bin/python benchmarks/train.py
 	.venv/bin/python benchmarks/serving.py --work /tmp/prismrec-serving
 
-clean:  ## Remove the environment and what the demo made
-	rm -rf .venv demo
+clean:  ## Remove the environment and what the demo and docs made
+	rm -rf .venv demo site
 
 .venv/torch.stamp: constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "PrismRec needs Python 3.11 or newer; run: make PYTHON=python3.12 ...")'
