@@ -68,7 +68,9 @@ def draw(results: dict[str, Any]) -> str:
 
 def _table(results: dict[str, Any], quality: float) -> list[str]:
     worlds = [world for world in results["worlds"] if world["quality"] == quality]
-    sizes = [f"{sum(world[name] for world in worlds) / len(worlds):,.0f} {name}" for name in ("users", "items", "events")]
+    sizes = [
+        f"{sum(world[name] for world in worlds) / len(worlds):,.0f} {name}" for name in ("users", "items", "events")
+    ]
     start = sum(world["log_gini"] for world in worlds) / len(worlds)
     rounds = pl.DataFrame(results["rounds"]).filter(quality=quality)
     means = rounds.group_by("method", "round", maintain_order=True).agg(pl.col(*MEASURES).mean())

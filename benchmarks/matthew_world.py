@@ -100,7 +100,7 @@ def places_of(values: np.ndarray, axis: int) -> np.ndarray:
     return (ranks + 0.5) / values.shape[axis]
 
 
-def attraction(shown: np.ndarray, preference: np.ndarray) -> np.ndarray:
+def likings(shown: np.ndarray, preference: np.ndarray) -> np.ndarray:
     """Preferences for the items shown [U, k], catalogue rows of each user; 0 where the list has ended."""
     found = np.take_along_axis(preference, np.maximum(shown - 1, 0), axis=1)
     return np.where(shown > 0, found, 0)
