@@ -17,6 +17,7 @@ import datetime as dt
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +31,6 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from accuracy.datasets import DATASETS
 from matthew_report import draw, report
 from matthew_world import World, choose, likings, make_world, places
 from prismrec.artifact import replacing_file
@@ -46,6 +46,10 @@ from prismrec.model.run import load_run
 from prismrec.toml import load_config
 from prismrec.train.trainer import train
 from saying import header
+
+sys.path.insert(0, str(Path(__file__).parent / "accuracy"))
+
+from datasets import DATASETS
 
 SHARED = (
     "history.max_length=50",
@@ -65,6 +69,7 @@ DEBIASED = (
 )
 """The queue alone, without correction; each item as often as it comes up, since a queue as long as the catalogue
 holds nearly every item once, and items that count once are no longer weighed by their propensity."""
+METHODS = ("likelihood", "debiased", "popular", "random", "oracle")
 DAY = 86_400
 QUIET = Console(quiet=True)
 
@@ -103,9 +108,8 @@ def main() -> None:
 def simulate(options: argparse.Namespace) -> dict[str, Any]:
     """All loops: what was run, the worlds and the rounds."""
     events, items = DATASETS[options.dataset].read(options.data)
-    methods = ("likelihood", "debiased", "popular", "random", "oracle")
     worlds, rounds = [], []
-    total = len(options.qualities) * len(options.seeds) * len(methods) * options.rounds
+    total = len(options.qualities) * len(options.seeds) * len(METHODS) * options.rounds
     started = time.perf_counter()
     with bar() as progress:
         task = progress.add_task("", total=total)
@@ -113,7 +117,7 @@ def simulate(options: argparse.Namespace) -> dict[str, Any]:
             for seed in options.seeds:
                 world = make_world(events, items, options.users, quality, seed)
                 worlds.append({"quality": quality, "seed": seed, **describe(world)})
-                for name in methods:
+                for name in METHODS:
                     progress.update(task, description=f"quality {quality:g}, seed {seed}, {name}")
                     method = make_method(name, world, seed, options.set)
                     for number, measured in enumerate(loop(world, method, options.rounds, options.k, seed), start=1):
@@ -176,7 +180,7 @@ def most_frequent(rows: np.ndarray, num_items: int) -> np.ndarray:
 
 
 def concentration(shown: np.ndarray, num_items: int, head: np.ndarray) -> dict[str, float]:
-    """How unequally the items of lists [U, k] were shown; `head` are catalogue rows of the most popular at the start."""
+    """How unequally lists [U, k] show the items; `head` are catalogue rows of the most frequent at the start."""
     times = exposure(shown, num_items)
     most = np.sort(times)[::-1][: -(-num_items // 100)]
     return {

@@ -92,10 +92,10 @@ def _meaning(quality: float) -> str:
     return f"{quality:.0%} of preferences are the item's popularity at the start, the rest is taste"
 
 
-def _panel(rounds: pl.DataFrame, measure: str, quality: float) -> alt.LayerChart:
+def _panel(rounds: pl.DataFrame, measure: str, quality: float) -> alt.LayerChart | alt.FacetChart:
     """Means over seeds as lines, all seeds as points."""
     base = alt.Chart(
-        alt.Data(values=rounds.select("method", "round", measure).to_dicts()),
+        rounds.select("method", "round", measure),
         title=f"{MEASURES[measure][0]}, quality {quality:g}",
         width=300,
         height=150,

@@ -65,30 +65,28 @@ def places(values: pl.Series, rising: pl.Series) -> np.ndarray:
 
 
 def tastes(chosen: np.ndarray) -> np.ndarray:
-    """How much more each user likes each item than its popularity says, in any unit, float32 [U, I].
+    """How much more each user likes each item than activity and popularity say, in any unit, float32 [U, I].
 
-    x_ui / sqrt((n_u + mean n_u) (n_i + mean n_i)) is decomposed (as in regularised spectral clustering, arXiv
-    1309.4111); its first pair of singular vectors, of one sign, is activity times popularity and left out, and the next
-    RANK make the tastes.
+    (x_ui - n_u n_i / N) / sqrt((n_u + mean n_u) (n_i + mean n_i)) in RANK dimensions: correspondence analysis, with the
+    means so that those of few events do not stand out (as in regularised spectral clustering, arXiv 1309.4111).
 
     Args:
-        chosen: x, whether a user has chosen an item [U, I].
+        chosen: x, whether a user has chosen an item [U, I], N times in all.
     """
-    scaled = torch.from_numpy(chosen)
-    for axis in (0, 1):
-        events = scaled.new_tensor(chosen.sum(axis=axis, keepdims=True))
-        scaled = scaled / (events + events.mean()).sqrt()
+    active, popular = chosen.sum(axis=1, keepdims=True), chosen.sum(axis=0, keepdims=True)
+    residual = chosen - active * popular / chosen.sum()
+    scaled = torch.from_numpy(residual / np.sqrt((active + active.mean()) * (popular + popular.mean())))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        left, values, right = torch.svd_lowrank(scaled, min(RANK + 1, *chosen.shape), niter=8)
-    return ((left[:, 1:] * values[1:]) @ right[:, 1:].T).numpy()
+        left, values, right = torch.svd_lowrank(scaled, min(RANK, *chosen.shape), niter=8)
+    return ((left * values) @ right.T).numpy()
 
 
 def preferences(taste: np.ndarray, events: np.ndarray, quality: float) -> np.ndarray:
-    """(1 - quality) * place of the user among all by taste for the item + quality * place of the item by events [U, I].
+    """(1 - quality) * place of the user among all by taste for the item + quality * place of the item by events.
 
-    Places are from 0 to 1, the middle of the steps. So with quality 0 all items are liked as much by the users together,
-    each by other users, and popularity says nothing; items of as many events are placed in their order.
+    float32 [U, I]. Places are from 0 to 1, the middle of the steps. So with quality 0 all items are liked as much by
+    the users together, each by other users, and popularity says nothing; items of as many events keep their order.
     """
     personal, common = places_of(taste, axis=0), places_of(events, axis=0)
     return ((1 - quality) * personal + quality * common).astype(np.float32)
