@@ -64,21 +64,22 @@ def places(values: pl.Series, rising: pl.Series) -> np.ndarray:
     return np.searchsorted(rising.to_numpy(), values.to_numpy())
 
 
-def tastes(chosen: np.ndarray) -> np.ndarray:
+def tastes(chosen: np.ndarray, rank: int = RANK) -> np.ndarray:
     """How much more each user likes each item than activity and popularity say, in any unit, float32 [U, I].
 
-    (x_ui - n_u n_i / N) / sqrt((n_u + mean n_u) (n_i + mean n_i)) in RANK dimensions: correspondence analysis, with the
-    means so that those of few events do not stand out (as in regularised spectral clustering, arXiv 1309.4111).
+    (x_ui - n_u n_i / N) / sqrt((n_u + mean n_u) (n_i + mean n_i)) in `rank` dimensions: correspondence analysis, and
+    means added so that those of few events do not stand out (as in regularised spectral clustering, arXiv 1309.4111).
 
     Args:
         chosen: x, whether a user has chosen an item [U, I], N times in all.
+        rank: of the decomposition, well below the number of items, or nothing is learned of one user from others.
     """
     active, popular = chosen.sum(axis=1, keepdims=True), chosen.sum(axis=0, keepdims=True)
     residual = chosen - active * popular / chosen.sum()
     scaled = torch.from_numpy(residual / np.sqrt((active + active.mean()) * (popular + popular.mean())))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        left, values, right = torch.svd_lowrank(scaled, min(RANK, *chosen.shape), niter=8)
+        left, values, right = torch.svd_lowrank(scaled, min(rank, *chosen.shape), niter=8)
     return ((left * values) @ right.T).numpy()
 
 

@@ -78,7 +78,7 @@ def test_tastes_tell_groups_apart_whatever_is_popular(matthew) -> None:
     chosen = np.zeros((20, 6), np.float32)
     chosen[:10, :2] = chosen[10:, 2:4] = 1  # two groups, two items each, chosen by all
     chosen[:2, 4] = chosen[10:12, 5] = 1  # and one that two of the ten have found
-    taste = tastes(chosen)
+    taste = tastes(chosen, rank=1)
     own, other = taste[2:10, 4], taste[12:, 4]  # none of them has had it
     assert own.min() > other.max()
 
