@@ -89,7 +89,7 @@ def _table(results: dict[str, Any], quality: float) -> list[str]:
 def _meaning(quality: float) -> str:
     if not quality:
         return "preferences are taste alone"
-    return f"{quality:.0%} of preferences are the item's popularity at the start, the rest is taste"
+    return f"{quality:.0%} of preferences are the item's popularity in the data, the rest is taste"
 
 
 def _panel(rounds: pl.DataFrame, measure: str, quality: float) -> alt.LayerChart | alt.FacetChart:
