@@ -20,7 +20,7 @@ MEASURES = {
     "preference": ("mean preference", "{:.3f}"),
     "chosen": ("share chosen", "{:.4f}"),
 }
-DRAWN = ("gini", "top_share", "preference")
+DRAWN = ("gini", "log_gini", "preference")
 COLOURS = {
     "likelihood": "#d9822b",
     "debiased": "#1f8fff",
@@ -105,4 +105,4 @@ def _panel(rounds: pl.DataFrame, measure: str, quality: float) -> alt.LayerChart
     )
     scale = alt.Scale(zero=False)
     lines = base.mark_line(strokeWidth=2).encode(y=alt.Y(f"mean({measure}):Q", title=None, scale=scale))
-    return alt.layer(lines, base.mark_point(size=14, filled=True).encode(y=alt.Y(f"{measure}:Q", title=None)))
+    return alt.layer(lines, base.mark_point(size=14, filled=True, aria=False).encode(y=alt.Y(f"{measure}:Q", title=None)))
