@@ -105,4 +105,5 @@ def _panel(rounds: pl.DataFrame, measure: str, quality: float) -> alt.LayerChart
     )
     scale = alt.Scale(zero=False)
     lines = base.mark_line(strokeWidth=2).encode(y=alt.Y(f"mean({measure}):Q", title=None, scale=scale))
-    return alt.layer(lines, base.mark_point(size=14, filled=True, aria=False).encode(y=alt.Y(f"{measure}:Q", title=None)))
+    points = base.mark_point(size=14, filled=True, aria=False).encode(y=alt.Y(f"{measure}:Q", title=None))
+    return alt.layer(lines, points)
