@@ -2,11 +2,13 @@
 
     python benchmarks/matthew.py --data DATA [--dataset movietweetings] [--out benchmarks/results]
         [--figure docs/matthew.svg] [--users 1500] [--rounds 6] [--k 20] [--seeds 0 1] [--qualities 0 0.5]
+        [--methods likelihood debiased dialled popular random oracle]
 
 A loop starts from real events of a sample of users. In every round a model is trained from scratch on the log so far,
 shows every user k items that are new to the user, users choose some of them (`matthew_world.py`), and what was chosen,
-and nothing else, is added to the log. `likelihood` is trained with the defaults, `debiased` with DEBIASED, both with
-SHARED; `popular`, `random` and `oracle` (which knows the preferences) are bounds. All start alike and users draw the
+and nothing else, is added to the log. `likelihood` is trained with the defaults, `debiased` with DEBIASED and shown at
+popularity 0, `dialled` likewise and shown at DIAL, all with SHARED; `popular`, `random` and `oracle` (which knows the
+preferences) are bounds. All start alike and users draw the
 same random numbers. For each quality (the share of preferences that popularity stands for) there is a world, and for
 each seed a sample, a loop of every method and its own random numbers. Prints tables, and with --out also writes them
 and the numbers of each seed to matthew-<date>.{md,json} there.
@@ -69,7 +71,9 @@ DEBIASED = (
 )
 """The queue alone, without correction; each item as often as it comes up, since a queue as long as the catalogue
 holds nearly every item once, and items that count once are no longer weighed by their propensity."""
-METHODS = ("likelihood", "debiased", "popular", "random", "oracle")
+METHODS = ("likelihood", "debiased", "dialled", "popular", "random", "oracle")
+DIAL = "popularity=0.5"
+"""Of `dialled`: the middle of the dial."""
 DAY = 86_400
 QUIET = Console(quiet=True)
 
@@ -86,9 +90,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--k", type=int, default=20)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--qualities", type=float, nargs="+", default=[0.0, 0.5])
     parser.add_argument(
-        "--set", nargs="*", default=[], help="further settings of both models, for example train.epochs=1"
+        "--set", nargs="*", default=[], help="further settings of all models, for example train.epochs=1"
     )
     parser.add_argument("--out", type=Path, help="folder to write the tables and numbers to")
     parser.add_argument("--figure", type=Path, help="file to draw the curves in")
@@ -109,7 +114,7 @@ def simulate(options: argparse.Namespace) -> dict[str, Any]:
     """All loops: what was run, the worlds and the rounds."""
     events, items = DATASETS[options.dataset].read(options.data)
     worlds, rounds = [], []
-    total = len(options.qualities) * len(options.seeds) * len(METHODS) * options.rounds
+    total = len(options.qualities) * len(options.seeds) * len(options.methods) * options.rounds
     started = time.perf_counter()
     with bar() as progress:
         task = progress.add_task("", total=total)
@@ -117,7 +122,7 @@ def simulate(options: argparse.Namespace) -> dict[str, Any]:
             for seed in options.seeds:
                 world = make_world(events, items, options.users, quality, seed)
                 worlds.append({"quality": quality, "seed": seed, **describe(world)})
-                for name in METHODS:
+                for name in options.methods:
                     progress.update(task, description=f"quality {quality:g}, seed {seed}, {name}")
                     method = make_method(name, world, seed, options.set)
                     for number, measured in enumerate(loop(world, method, options.rounds, options.k, seed), start=1):
@@ -129,7 +134,7 @@ def simulate(options: argparse.Namespace) -> dict[str, Any]:
         "command": command(options),
         "dataset": options.dataset,
         "k": options.k,
-        "settings": {"both": [*SHARED, *options.set], "debiased": list(DEBIASED)},
+        "settings": {"all": [*SHARED, *options.set], "debiased": list(DEBIASED), "dialled": [*DEBIASED, DIAL]},
         "worlds": worlds,
         "rounds": rounds,
     }
@@ -201,8 +206,8 @@ def make_method(name: str, world: World, seed: int, settings: list[str]) -> Meth
     }
     if name in scorers:
         return lambda store, queries, k: ranked_lists(scorers[name](store), queries.seen, store.num_items, k)[0][:, 0]
-    own = DEBIASED if name == "debiased" else ()
-    return partial(show_trained, [*SHARED, *own, *settings, f"train.seed={seed}"])
+    own = {"likelihood": (), "debiased": DEBIASED, "dialled": (*DEBIASED, DIAL)}
+    return partial(show_trained, [*SHARED, *own[name], *settings, f"train.seed={seed}"])
 
 
 def show_trained(settings: list[str], store: Store, queries: Queries, k: int) -> np.ndarray:
@@ -223,6 +228,8 @@ def command(options: argparse.Namespace) -> str:
     """What to type to run this again."""
     given = {"users": options.users, "rounds": options.rounds, "k": options.k}
     lists = {"seeds": options.seeds, "qualities": options.qualities, "set": options.set}
+    if options.methods != list(METHODS):
+        lists["methods"] = options.methods
     parts = [f"--{name} {value}" for name, value in given.items()]
     parts += [f"--{name} {' '.join(f'{value}' for value in values)}" for name, values in lists.items() if values]
     return f"python benchmarks/matthew.py --data DATA --dataset {options.dataset} {' '.join(parts)}"

@@ -24,6 +24,7 @@ DRAWN = ("gini", "log_gini", "preference")
 COLOURS = {
     "likelihood": "#d9822b",
     "debiased": "#1f8fff",
+    "dialled": "#9a6cf0",
     "popular": "#c94f6d",
     "random": "#8b8f94",
     "oracle": "#2ca36b",
@@ -40,8 +41,10 @@ def report(results: dict[str, Any]) -> str:
         "",
         f"    {results['command']}",
         "",
-        f"Both models: {' '.join(settings['both'])}; `debiased` also: {' '.join(settings['debiased'])}; the rest are "
-        f"defaults. Means over seeds. The old head is the tenth of the items with the most events at the start.",
+        f"All models: {' '.join(settings['all'])}; the rest are defaults. Means over seeds. The old head is the tenth "
+        "of the items with the most events at the start.",
+        "",
+        *(f"- `{name}`: {' '.join(settings[name])}" for name in ("debiased", "dialled")),
     ]
     for quality in dict.fromkeys(world["quality"] for world in results["worlds"]):
         lines += ["", *_table(results, quality)]

@@ -144,8 +144,7 @@ def test_only_what_was_shown_and_chosen_is_added(matthew, data) -> None:
 
 
 def test_loops_repeat(matthew, data) -> None:
-    options = Namespace(
-        data=data, dataset="movietweetings", users=20, rounds=1, k=3, seeds=[0], qualities=[0.0], set=["train.epochs=1"]
-    )
+    lists = {"seeds": [0], "qualities": [0.0], "methods": ["random", "debiased"], "set": ["train.epochs=1"]}
+    options = Namespace(data=data, dataset="movietweetings", users=20, rounds=1, k=3, **lists)
     first, second = (pl.DataFrame(matthew.simulate(options)["rounds"]).drop("seconds") for _ in range(2))
     assert first.equals(second)
