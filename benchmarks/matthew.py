@@ -69,8 +69,8 @@ DEBIASED = (
     "loss.log_q=0",
     "loss.deduplicate=false",
 )
-"""The queue alone, without correction; each item as often as it comes up, since a queue as long as the catalogue
-holds nearly every item once, and items that count once are no longer weighed by their propensity."""
+"""The queue alone, without correction; each item as often as it came up: a queue longer than the catalogue holds
+popular items many times, and what counts once however often it came up is no longer weighed by its propensity."""
 METHODS = ("likelihood", "debiased", "dialled", "popular", "random", "oracle")
 DIAL = "popularity=0.5"
 """Of `dialled`: the middle of the dial."""
