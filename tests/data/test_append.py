@@ -268,11 +268,12 @@ def test_days_make_the_store_of_all_events(tmp_path_factory, events, repeats, sp
     days = [day for day in days if day]
     folder = tmp_path_factory.mktemp("days")
     last = max(time for _, _, time in events)
-    if split == "global_time" and len({time for _, _, time in days[0]}) < 3:
-        return
     config = PrepareConfig(repeats=repeats, split=split)
     if split == "global_time":
-        early = sorted({time for _, _, time in days[0]})
+        kept = {event[:2] if repeats == "drop" else event: event[2] for event in sorted(days[0], key=lambda e: -e[2])}
+        early = sorted(set(kept.values()))  # of the first event of each pair, if the others are dropped
+        if len(early) < 3:
+            return
         config = config.model_copy(update={"valid_from": early[1], "test_from": early[2]})
     grown = prepare(table(days[0]), None, folder / "store", config, QUIET)
     known = {event[:2] for event in days[0]}

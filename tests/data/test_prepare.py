@@ -77,6 +77,15 @@ def test_events_of_exposure_at_random_are_marked(make_store, kind: pl.DataType) 
     assert store.schema.context_features == ("shop", "device")  # and no feature
 
 
+def test_marks_in_csv_are_words_or_numbers_and_no_matter_to_a_model(make_store, tmp_path) -> None:
+    rows = ["a,7,10,true", "a,8,20,False", "b,7,10,1", "b,8,20,0", "c,7,30,TRUE", "c,8,40,"]
+    (tmp_path / "events.csv").write_text("\n".join(["user_id,item_id,timestamp,uniform", *rows]))
+    marked = make_store(tmp_path / "events.csv")
+    assert marked.uniform.tolist() == [True, False, True, False, True, False]
+    plain = make_store(pl.read_csv(tmp_path / "events.csv").drop("uniform"))
+    assert marked.manifest["schema_hash"] == plain.manifest["schema_hash"]
+
+
 def test_the_catalogue_by_hand(make_store) -> None:
     store = make_store(EVENTS, ITEMS)
     assert store.schema.item_features == ("item_id", "brand", "top_category", "colour")

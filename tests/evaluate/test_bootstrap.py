@@ -25,6 +25,16 @@ def test_users_without_a_value_are_left_out_and_counted() -> None:
     assert (estimate.low, estimate.high) == (1, 3)
 
 
+def test_weighted_means_are_ratios_of_sums_over_the_users_drawn() -> None:
+    values, weights = np.array([[1.0], [0.0], [np.nan]]), np.array([[9.0], [1.0], [5.0]])
+    (estimate,) = bootstrap(values, seed=0, weights=weights)
+    assert estimate is not None
+    assert (estimate.value, estimate.users) == (0.9, 2)
+    assert (estimate.low, estimate.high) == (0, 1)  # those who draw one of the users only, whatever the weight
+    equal = bootstrap(values, seed=0, weights=np.full((3, 1), 7.0))
+    assert equal == bootstrap(values, seed=0)
+
+
 def test_interval_of_a_mean_is_near_the_normal_one() -> None:
     values = np.tile([0.0, 1.0], 200)[:, None]  # mean 0.5, standard error 0.5 / sqrt(400) = 0.025
     (estimate,) = bootstrap(values, seed=1, num_resamples=4000)

@@ -72,8 +72,10 @@ def weight_column(table: str, name: str, dtype: pl.DataType) -> Column:
 
 
 def uniform_column(table: str, name: str, dtype: pl.DataType) -> Column:
-    """Whether an event came of exposure at random: booleans, or 0 and 1; null is not."""
+    """Whether an event came of exposure at random: booleans, or 0 and 1, or either as text; null is not."""
     given = pl.col(name).cast(pl.Float64) if dtype in (pl.Boolean, pl.Null) else _number(table, name, dtype)
+    if dtype == pl.String:  # as CSV has them
+        given = pl.col(name).str.to_lowercase().replace({"true": "1", "false": "0"}).cast(pl.Float64, strict=False)
     mark = given.fill_nan(None).fill_null(0)
     return Column(
         name, (mark == 1).alias(name), ~mark.is_in([0.0, 1.0]) | _unread(name, given), "true or false, or 1 or 0"

@@ -5,7 +5,6 @@ that `store.py` describes. Bad values are refused with their file, column and ro
 counted by reason.
 """
 
-import hashlib
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -78,7 +77,7 @@ def prepare(
             directory,
             KIND,
             schema=schema.model_dump(mode="json"),
-            schema_hash=hashlib.sha256(schema.model_dump_json().encode()).hexdigest(),
+            schema_hash=schema.fingerprint,
             settings=config.model_dump(mode="json"),
             counts={"users": len(sequences.users), "items": len(catalogue.items), **counts},
             dropped=dropped,

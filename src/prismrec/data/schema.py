@@ -29,7 +29,13 @@ class Schema(BaseModel):
     has_dwell: bool = False
     has_weight: bool = False
     has_uniform: bool = False
-    """Events say whether they came of random exposure; no model reads it, only evaluation does."""
+    """Events say whether they came of random exposure; no model reads it, only evaluation does, so it is not in
+    `fingerprint`."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that a model depends on: the hash by which a run knows its store."""
+        return hashlib.sha256(self.model_dump_json(exclude={"has_uniform"}).encode()).hexdigest()
 
     @property
     def category_positions(self) -> tuple[int, ...]:

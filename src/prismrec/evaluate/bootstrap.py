@@ -8,7 +8,7 @@ CONFIDENCE = 0.95
 
 
 class Estimate(BaseModel):
-    """A mean over users with its confidence interval."""
+    """A mean over users, weighted or not, with its confidence interval."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -19,7 +19,9 @@ class Estimate(BaseModel):
     """Users that have a value; the others are left out."""
 
 
-def bootstrap(values: np.ndarray, seed: int, num_resamples: int = NUM_RESAMPLES) -> list[Estimate | None]:
+def bootstrap(
+    values: np.ndarray, seed: int, num_resamples: int = NUM_RESAMPLES, weights: np.ndarray | None = None
+) -> list[Estimate | None]:
     """Mean of each column with its 95 % percentile interval; None for a column without values.
 
     The same seed draws the same users for every call with as many users, so that intervals of two
@@ -29,9 +31,12 @@ def bootstrap(values: np.ndarray, seed: int, num_resamples: int = NUM_RESAMPLES)
         values: one row per user, one column per metric, [U, M]; NaN where a user has no value.
         seed: of the resampling.
         num_resamples: how many times U users are drawn.
+        weights: of each value where they differ, above 0, [U, M]: the mean is `sum of weight * value / sum of weight`,
+            and both sums are of the users drawn, so that the interval is that of the ratio.
     """
     present = ~np.isnan(values)
-    table = np.hstack([np.where(present, values, 0.0), present])
+    weight = np.where(present, 1.0 if weights is None else weights, 0.0)
+    table = np.hstack([np.where(present, weight * values, 0.0), weight])
     rng = np.random.default_rng(seed)
     users = len(values)
     sums = np.stack(
@@ -41,12 +46,13 @@ def bootstrap(values: np.ndarray, seed: int, num_resamples: int = NUM_RESAMPLES)
     with np.errstate(invalid="ignore"):
         means = total / count  # NaN where a resample drew no user with a value
     return [
-        _estimate(values[present[:, column], column], means[:, column]) if present[:, column].any() else None
-        for column in range(values.shape[1])
+        _estimate(values[kept, column], weight[kept, column], means[:, column]) if kept.any() else None
+        for column, kept in enumerate(present.T)
     ]
 
 
-def _estimate(values: np.ndarray, means: np.ndarray) -> Estimate:
+def _estimate(values: np.ndarray, weights: np.ndarray, means: np.ndarray) -> Estimate:
     tail = 50 * (1 - CONFIDENCE)
     low, high = np.nanpercentile(means, [tail, 100 - tail])
-    return Estimate(value=float(values.mean()), low=float(low), high=float(high), users=len(values))
+    value = float(np.average(values, weights=weights))
+    return Estimate(value=value, low=float(low), high=float(high), users=len(values))

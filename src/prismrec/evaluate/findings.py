@@ -44,8 +44,8 @@ class Method(_Part):
     metrics: dict[str, Estimate]
     """Means over users: `recall@k`, `hit_rate@k`, `ndcg@k`, `mrr@k`, `tail_recall@k`, `category_diversity@k`; recall as
     if all had been shown alike, under two models of propensity (`metrics.propensity`): `ips_recall_sqrt@k`,
-    `snips_recall_sqrt@k`, `ips_recall_linear@k`, `snips_recall_linear@k`; and on targets that came of exposure at
-    random, where events say so: `uniform_recall@k`, `uniform_ndcg@k`."""
+    `snips_recall_sqrt@k`, `ips_recall_linear@k`, `snips_recall_linear@k` (those of `snips` over weighted users); and on
+    targets that came of exposure at random, where events say so: `uniform_recall@k`, `uniform_ndcg@k`."""
     catalogue: dict[str, float]
     """`coverage@k`, `gini@k`, `mean_popularity@k`."""
     recall_by_decile: dict[int, list[float | None]]

@@ -25,8 +25,8 @@ from prismrec.evaluate.metrics.exposure import (
     gini,
     mean_popularity,
 )
-from prismrec.evaluate.metrics.popularity import deciles, recall_by_decile, tail_recall
-from prismrec.evaluate.metrics.propensity import POWERS, ips_recall, snips_recall, target_weights
+from prismrec.evaluate.metrics.popularity import deciles, found_targets, recall_by_decile, tail_recall
+from prismrec.evaluate.metrics.propensity import POWERS, ips_recall, snips_recall, target_weights, user_weights
 from prismrec.evaluate.metrics.ranking import hit_rate, hits, mrr, ndcg, recall
 
 RANKING: dict[str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] = {
@@ -70,6 +70,7 @@ def measure(
 ) -> Method:
     """Compute every metric of one method at every k; intervals are bootstrapped over users."""
     per_user: dict[str, np.ndarray] = {}
+    of_users: dict[str, np.ndarray] = {}  # weights, where users do not count alike
     whole: dict[str, float] = {}
     hit = hits(lists, targets)
     weights = {model: target_weights(catalogue.counts, targets, power) for model, power in POWERS.items()}
@@ -78,13 +79,15 @@ def measure(
         top = lists[:, :k]
         per_user |= {f"{metric}@{k}": compute(hit, targets.sizes, k) for metric, compute in RANKING.items()}
         per_user[f"tail_recall@{k}"] = tail_recall(top, targets, catalogue.deciles)
+        found = found_targets(top, targets)
         for model, weight in weights.items():
-            per_user[f"ips_recall_{model}@{k}"] = ips_recall(top, targets, weight)
-            per_user[f"snips_recall_{model}@{k}"] = snips_recall(top, targets, weight)
+            per_user[f"ips_recall_{model}@{k}"] = ips_recall(found, targets, weight)
+            per_user[f"snips_recall_{model}@{k}"] = snips_recall(found, targets, weight)
+            of_users[f"snips_recall_{model}@{k}"] = user_weights(targets, weight)
         if uniform is not None:
-            found = hits(lists, uniform)
-            per_user[f"uniform_recall@{k}"] = recall(found, uniform.sizes, k)
-            per_user[f"uniform_ndcg@{k}"] = ndcg(found, uniform.sizes, k)
+            uniform_hit = hits(lists, uniform)
+            per_user[f"uniform_recall@{k}"] = recall(uniform_hit, uniform.sizes, k)
+            per_user[f"uniform_ndcg@{k}"] = ndcg(uniform_hit, uniform.sizes, k)
         if catalogue.categories is not None:
             per_user[f"category_diversity@{k}"] = category_diversity(top, catalogue.categories)
         whole[f"coverage@{k}"] = coverage(top, num_items)
@@ -93,7 +96,7 @@ def measure(
     return Method(
         name=name,
         kind=kind,
-        metrics=estimates(per_user, seed),
+        metrics=estimates(per_user, seed, of_users),
         catalogue=whole,
         recall_by_decile={k: recall_by_decile(lists[:, :k], targets, catalogue.deciles) for k in ks},
         exposure_by_decile={k: exposure_by_decile(lists[:, :k], catalogue.deciles) for k in ks},
@@ -101,9 +104,14 @@ def measure(
     )
 
 
-def estimates(per_user: dict[str, np.ndarray], seed: int) -> dict[str, Estimate]:
-    """Mean and interval of each named column of user values; columns without any value are left out."""
-    found = bootstrap(np.column_stack(list(per_user.values())), seed)
+def estimates(per_user: dict[str, np.ndarray], seed: int, weights: dict[str, np.ndarray]) -> dict[str, Estimate]:
+    """Mean and interval of each named column of user values, by `weights` of users where the column has some.
+
+    Columns without any value are left out.
+    """
+    alike = np.ones(len(next(iter(per_user.values()))))
+    of_users = np.column_stack([weights.get(name, alike) for name in per_user])
+    found = bootstrap(np.column_stack(list(per_user.values())), seed, weights=of_users)
     return {name: estimate for name, estimate in zip(per_user, found, strict=True) if estimate is not None}
 
 

@@ -116,7 +116,7 @@ class Methods:
             "ndcg": ndcg(hit, targets.sizes, k),
             "tail_recall": tail_recall(lists, targets, self._catalogue.deciles),
         }
-        found = {"tail_recall": None, **estimates(per_user, self._seed)}
+        found = {"tail_recall": None, **estimates(per_user, self._seed, {})}
         return TradeOff.model_validate(
             {
                 "method": name,

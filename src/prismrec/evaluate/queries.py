@@ -32,10 +32,10 @@ class Queries:
     targets: ItemSets
     seen: ItemSets
     """Items that must not come back; empty sets if seen items are kept."""
-    uniform: ItemSets | None
-    """Those of the targets that came of exposure at random; None if the store does not say."""
     counts: dict[str, int]
     """Users with events in the split, left out for want of a history or of a new target, and evaluated."""
+    uniform: ItemSets | None = None
+    """Those of the targets that came of exposure at random; None if the store does not say."""
 
     @property
     def num_users(self) -> int:
@@ -45,7 +45,7 @@ class Queries:
         """The queries of some users."""
         user, start, end, now = (column[rows] for column in (self.user, self.start, self.end, self.now))
         uniform = None if self.uniform is None else self.uniform.select(rows)
-        return Queries(user, start, end, now, self.targets.select(rows), self.seen.select(rows), uniform, self.counts)
+        return Queries(user, start, end, now, self.targets.select(rows), self.seen.select(rows), self.counts, uniform)
 
 
 def make_queries(
@@ -102,7 +102,7 @@ def make_queries(
     if not keep.any():
         raise DataError(f"{store.path}: expected users with a history and a target in {split!r}, found none ({counts})")
     return Queries(
-        user[keep], start[keep], end[keep], now[keep], targets.select(keep), seen.select(keep), uniform, counts
+        user[keep], start[keep], end[keep], now[keep], targets.select(keep), seen.select(keep), counts, uniform
     )
 
 

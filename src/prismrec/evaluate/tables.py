@@ -71,8 +71,8 @@ def debiased(report: Report) -> Table:
     rows = [[method.name, *(interval(method.metrics.get(name)) for name in present)] for method in report.methods]
     note = (
         "Targets weighted by 1 / propensity: a power of popularity, sqrt or linear; no weight above "
-        f"{LARGEST:g} average ones. snips is normalised for each user. What was exposed at random needs no model: "
-        "uniform."
+        f"{LARGEST:g} average ones. snips is normalised by the weights of all targets. What was exposed at random "
+        "needs no model: uniform."
     )
     return Table("As if everything had been shown alike", ["method", *present], rows, note)
 

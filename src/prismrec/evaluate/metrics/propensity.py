@@ -8,13 +8,12 @@ are modelled as a power of popularity, p_i ~ max(n_i, 1)^power with n_i the trai
 - `sqrt`, power 1/2: what is popular is shown more, but also liked more;
 - `linear`, power 1: popularity is nothing but exposure. The most that can be corrected.
 
-Takes recommended lists [U, k], targets and item weights; gives one value per user, NaN without targets.
+Takes which targets are in the lists, and item weights; gives one value per user, NaN without targets.
 """
 
 import numpy as np
 
 from prismrec.evaluate.item_sets import ItemSets
-from prismrec.evaluate.metrics.popularity import found_targets
 
 POWERS = {"sqrt": 0.5, "linear": 1.0}
 LARGEST = 20.0
@@ -22,7 +21,7 @@ LARGEST = 20.0
 
 
 def target_weights(counts: np.ndarray, targets: ItemSets, power: float) -> np.ndarray:
-    """Weights 1 / p of the targets, in the order of `targets.item`, cut off at `LARGEST` average ones; float64 [M].
+    """Weights 1 / p of the targets, in the order of `targets.item`, none above `LARGEST` average ones; float64 [M].
 
     The scale of p is not known. Weights have a mean of one, so that targets of equal propensity give plain recall.
 
@@ -32,27 +31,53 @@ def target_weights(counts: np.ndarray, targets: ItemSets, power: float) -> np.nd
         power: of popularity.
     """
     inverse = np.maximum(counts, 1.0)[targets.item - 1] ** -power
-    cut = np.minimum(inverse / max(inverse.mean(), np.finfo(float).tiny), LARGEST) if len(inverse) else inverse
-    return cut / max(cut.mean(), np.finfo(float).tiny) if len(cut) else cut
+    if not len(inverse):
+        return inverse
+    cut = np.minimum(inverse, _largest(inverse))
+    return cut / cut.mean()
 
 
-def ips_recall(recommended: np.ndarray, targets: ItemSets, weights: np.ndarray) -> np.ndarray:
+def ips_recall(found: np.ndarray, targets: ItemSets, weights: np.ndarray) -> np.ndarray:
     """Inverse-propensity estimate: `sum of the weights of the found targets / number of targets`, [U].
 
     Unbiased if the propensities are right up to scale; a user may have more than one.
+
+    Args:
+        found: whether each target is in its user's list, bool [M].
+        targets: items of each user.
+        weights: of the targets, [M].
     """
-    return _ratio(recommended, targets, weights, targets.sizes.astype(np.float64))
+    return _means(found * weights, targets)
 
 
-def snips_recall(recommended: np.ndarray, targets: ItemSets, weights: np.ndarray) -> np.ndarray:
+def snips_recall(found: np.ndarray, targets: ItemSets, weights: np.ndarray) -> np.ndarray:
     """Self-normalised estimate: `sum of the weights of the found targets / sum of the weights of all`, [U].
 
-    Between 0 and 1 and of far less variance, for a small bias (Swaminathan and Joachims, NIPS 2015). Normalised for
-    each user: users count alike, as they do in recall.
+    Between 0 and 1 and of less variance, for a small bias (Swaminathan and Joachims, NIPS 2015). Of one target it is
+    plain recall, whatever the target, so users are not to count alike: their mean is to be weighted by
+    `user_weights`, which makes it the ratio of the sums over all users.
     """
-    return _ratio(recommended, targets, weights, np.bincount(targets.user, weights, targets.num_users))
+    return ips_recall(found, targets, weights) / user_weights(targets, weights)
 
 
-def _ratio(recommended: np.ndarray, targets: ItemSets, weights: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    found = np.bincount(targets.user, weights * found_targets(recommended, targets), targets.num_users)
-    return np.where(targets.sizes > 0, found / np.where(targets.sizes > 0, whole, 1), np.nan)
+def user_weights(targets: ItemSets, weights: np.ndarray) -> np.ndarray:
+    """Mean weight of each user's targets: how many users like this one were not seen for want of exposure, [U]."""
+    return _means(weights, targets)
+
+
+def _largest(inverse: np.ndarray) -> float:
+    """The c for which cutting at c makes c equal to `LARGEST` times the mean of what is left; no less than all if none.
+
+    With the j largest of N cut and the others adding up to r, `c = LARGEST (j c + r) / N`. The wanted j is the first
+    whose c none of the others exceeds.
+    """
+    falling = np.sort(inverse)[::-1]
+    cut = np.arange(-(-len(falling) // int(LARGEST)))  # of more, c would not be positive
+    rest = falling[::-1].cumsum()[::-1][cut]
+    level = LARGEST * rest / (len(falling) - LARGEST * cut)
+    return float(level[np.argmax(falling[cut] <= level)])
+
+
+def _means(values: np.ndarray, targets: ItemSets) -> np.ndarray:
+    sums = np.bincount(targets.user, values, targets.num_users)
+    return np.where(targets.sizes > 0, sums / np.maximum(targets.sizes, 1), np.nan)
