@@ -55,24 +55,26 @@ class Explorer:
 
     def users(self, search: str) -> FoundUsers:
         """Find known users by a part of their ids; the ids equal to it or beginning with it come first."""
-        ids = self._store.user_ids.cast(pl.String)
-        found = np.flatnonzero(ids.str.contains(search, literal=True).to_numpy())
-        begins = ids[found].str.starts_with(search).to_numpy()
-        first = found[np.lexsort((ids[found].str.len_chars().to_numpy(), ~begins))] if search else found
+        store = self._store
+        found = np.arange(store.num_users)
+        if search:
+            ids = store.user_ids.cast(pl.String)
+            found = np.flatnonzero(ids.str.contains(search, literal=True).to_numpy())
+            begins = ids[found].str.starts_with(search).to_numpy()
+            found = found[np.lexsort((ids[found].str.len_chars().to_numpy(), ~begins))]
         users = [
-            FoundUser(user_id=ids[row], events=int(self._store.offsets[row + 1] - self._store.offsets[row]))
-            for row in first[:_FOUND].tolist()
+            FoundUser(user_id=str(store.user_ids[row]), events=int(store.offsets[row + 1] - store.offsets[row]))
+            for row in found[:_FOUND].tolist()
         ]
-        return FoundUsers(users=users, matching=len(found), total=len(ids))
+        return FoundUsers(users=users, matching=len(found), total=store.num_users)
 
     def items(self, search: str) -> FoundItems:
         """Find items by a part of their titles, in any case, or of their ids; the most popular come first."""
-        columns = [name for name in (ITEM, _TITLE) if name in self._store.items.columns]
-        matches = [
-            self._store.items[name].cast(pl.String).str.to_lowercase().str.contains(search.lower(), literal=True)
-            for name in columns
-        ]
-        rows = 1 + np.flatnonzero(np.any([match.fill_null(False).to_numpy() for match in matches], axis=0))
+        rows = 1 + np.arange(self._store.num_items)
+        if search:
+            columns = [self._store.items[name] for name in (ITEM, _TITLE) if name in self._store.items.columns]
+            texts = [column.cast(pl.String).str.to_lowercase().fill_null("") for column in columns]
+            rows = rows[np.any([text.str.contains(search.lower(), literal=True).to_numpy() for text in texts], axis=0)]
         popular = rows[np.argsort(-self._store.item_counts[rows], kind="stable")[:_FOUND]]
         items = [FoundItem(**shown) for shown in self._shown(popular)]
         return FoundItems(items=items, matching=len(rows), total=self._store.num_items)
@@ -102,7 +104,7 @@ class Explorer:
         places = self._map.place(self._vectors(np.append(row, alike)))
         with self._encoding:  # once, whoever else asks meanwhile
             interests = self._user_vectors
-        scores = interests @ self._service.index.vectors(rows)[0]  # [S, V]
+        scores = interests @ self._service.bundle.index.vectors(rows)[0]  # [S, V]
         scores[~interests.any(axis=2)] = -np.inf  # what is not there leads nowhere
         return ItemView(
             item=FoundItem(**self._shown(rows)[0]),
@@ -193,7 +195,8 @@ class Explorer:
         ]
 
     def _vectors(self, rows: np.ndarray) -> np.ndarray:
-        return unit_vectors(self._service.index, rows, self._service.dim)
+        """Of the bundle's own index, also where another one is searched."""
+        return unit_vectors(self._service.bundle.index, rows, self._service.dim)
 
     @cached_property
     def _drawn(self) -> np.ndarray:
