@@ -7,8 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prismrec.artifact import read_manifest, replacing_directory, replacing_file, write_json, write_manifest
-from prismrec.errors import ArtifactError
+from prismrec.artifact import (
+    read_manifest,
+    replace_manifest,
+    replacing_directory,
+    replacing_file,
+    write_json,
+    write_manifest,
+)
+from prismrec.errors import ArtifactError, ConfigError
 
 
 def write(destination: Path, content: str = "one", kind: str = "store") -> None:
@@ -23,7 +30,7 @@ def test_a_new_directory(tmp_path: Path) -> None:
     manifest = read_manifest(tmp_path / "deep" / "store", "store")
     assert manifest == {
         "kind": "store",
-        "format_version": 1,
+        "format_version": 2,
         "counts": {"rows": 1},
         "files": {
             "folder/data.txt": {
@@ -115,15 +122,109 @@ def test_a_shorter_and_a_missing_file_are_found(tmp_path: Path) -> None:
 
 def test_another_kind_and_another_format_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "run", kind="run")
-    with pytest.raises(ArtifactError, match="expected a store of format 1, found run of 1"):
+    with pytest.raises(ArtifactError, match="expected a store of format 2, found run of 2; make it again"):
         read_manifest(tmp_path / "run", "store")
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
-    write_json(tmp_path / "run" / "manifest.json", manifest | {"format_version": 2})
-    with pytest.raises(ArtifactError, match="expected a run of format 1, found run of 2"):
+    write_json(tmp_path / "run" / "manifest.json", manifest | {"format_version": 1})
+    with pytest.raises(ArtifactError, match="expected a run of format 2, found run of 1"):
         read_manifest(tmp_path / "run", "run")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"files": 3}', '{"files": {}, "kind": "store"}'])
+def test_any_change_of_the_manifest_is_found(tmp_path: Path) -> None:
+    write(tmp_path / "store")
+    path = tmp_path / "store" / "manifest.json"
+    path.write_text(path.read_text().replace('"rows": 1', '"rows": 2'))
+    with pytest.raises(ArtifactError, match=r"manifest\.json: does not match its own checksum; make the store again"):
+        read_manifest(tmp_path / "store", "store")
+
+
+@pytest.mark.parametrize("name", ["../secret", "folder/../../secret", "{tmp}/secret", "link", "folder/linked/secret"])
+def test_a_manifest_names_only_what_is_in_its_directory(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "store")
+    (tmp_path / "secret").write_text("one")
+    (tmp_path / "store" / "link").symlink_to(tmp_path / "secret")
+    (tmp_path / "store" / "folder" / "linked").symlink_to(tmp_path)
+    manifest = read_manifest(tmp_path / "store", "store")
+    manifest["files"] = {name.format(tmp=tmp_path): manifest["files"]["folder/data.txt"]}
+    replace_manifest(tmp_path / "store", manifest)
+    with pytest.raises(ArtifactError, match="found a path that leaves it; do not trust it"):
+        read_manifest(tmp_path / "store", "store")
+
+
+def test_a_directory_may_itself_be_reached_by_a_link(tmp_path: Path) -> None:
+    write(tmp_path / "store")
+    (tmp_path / "current").symlink_to(tmp_path / "store")
+    assert read_manifest(tmp_path / "current", "store")["counts"] == {"rows": 1}
+
+
+def large(tmp_path: Path) -> Path:
+    """65 MiB: samples begin every 64 / 63 MiB, so that a 63rd of each MiB after the first is not looked at."""
+    (tmp_path / "store").mkdir()
+    path = tmp_path / "store" / "large"
+    path.write_bytes(bytes(65 * 2**20))
+    write_manifest(tmp_path / "store", "store")
+    return path
+
+
+def change(path: Path, place: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(b"x")
+
+
+@pytest.mark.parametrize("place", [0, 40 * 2**20, 65 * 2**20 - 1])
+def test_samples_of_a_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int) -> None:
+    path = large(tmp_path)
+    monkeypatch.setenv("PRISMREC_CHECKSUMS", "sampled")
+    read_manifest(path.parent, "store")
+    change(path, place)
+    with pytest.raises(ArtifactError, match="large: does not match its checksum"):
+        read_manifest(path.parent, "store")
+
+
+def test_what_lies_between_samples_is_found_by_the_full_checksum_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = large(tmp_path)
+    change(path, 2**20 + 1)  # the first sample ends at 1 MiB, the second begins at 64 / 63 MiB = 1,065,220 bytes
+    with pytest.raises(ArtifactError, match="large: does not match its checksum"):
+        read_manifest(path.parent, "store")
+    monkeypatch.setenv("PRISMREC_CHECKSUMS", "sampled")
+    read_manifest(path.parent, "store")
+
+
+def test_small_files_are_always_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRISMREC_CHECKSUMS", "sampled")
+    write(tmp_path / "store")
+    (tmp_path / "store" / "folder" / "data.txt").write_text("two")
+    with pytest.raises(ArtifactError, match="does not match its checksum"):
+        read_manifest(tmp_path / "store", "store")
+
+
+def test_another_way_to_check_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "store")
+    monkeypatch.setenv("PRISMREC_CHECKSUMS", "none")
+    with pytest.raises(ConfigError, match="PRISMREC_CHECKSUMS: expected full or sampled, found 'none'"):
+        read_manifest(tmp_path / "store", "store")
+
+
+_DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        _DEEP,
+        "\x00",
+        '{"files": {"a": 3}, "kind": "store", "format_version": 2}',
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"files": 3}',
+        '{"files": {}, "kind": "store"}',
+    ],
+)
 def test_a_manifest_that_is_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(ArtifactError, match=r"manifest\.json: expected a PrismRec manifest, could not read it"):

@@ -348,7 +348,7 @@ def test_the_verbs_find_what_was_saved(moved: Path) -> None:
     [
         (lambda path: shutil.rmtree(path / RUN), "run/manifest.json: expected by the retriever's manifest"),
         (lambda path: (path / "bundle/index.faiss").write_bytes(b""), "index.faiss: does not match its checksum"),
-        (lambda path: shutil.move(path / "store/manifest.json", path / "manifest.json"), "found store of 1"),
+        (lambda path: shutil.move(path / "store/manifest.json", path / "manifest.json"), "found store of 2"),
         (lambda path: (path / "manifest.json").unlink(), "expected a retriever directory, found no manifest.json"),
     ],
 )

@@ -2,7 +2,9 @@
 
 A directory is built under a temporary name beside its destination and renamed when complete, so
 that a crash or an error leaves whatever was there before untouched. `manifest.json` names the kind,
-the format version, and the size and SHA-256 of every file; readers check all of it.
+the format version, and the size and SHA-256 of every file, and of itself; readers check all of it. Of files over
+64 MiB it also has the SHA-256 of samples, of which a reader may be content (PRISMREC_CHECKSUMS=sampled): that finds
+another version and a file cut short, but a changed byte only where it looks.
 """
 
 import contextlib
@@ -15,10 +17,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from prismrec.errors import ArtifactError
+from prismrec.errors import ArtifactError, ConfigError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
+_CHECKSUM = "sha256"  # of all else in the manifest
+_SAMPLES, _SAMPLE_BYTES = 64, 2**20
 
 
 @contextlib.contextmanager
@@ -74,19 +78,23 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_manifest(directory: Path, kind: str, files: Iterable[Path] | None = None, **content: Any) -> None:
-    """Write the manifest: size and checksum of `files` (default: all below), and `content` (settings, counts)."""
+    """Write the manifest: size and checksums of `files` (default: all below), and `content` (settings, counts)."""
     if files is None:
         files = (path for path in directory.rglob("*") if path.is_file() and path != directory / MANIFEST)
     described = describe_files(directory, files)
-    write_json(directory / MANIFEST, {"kind": kind, "format_version": FORMAT_VERSION, "files": described, **content})
+    replace_manifest(directory, {"kind": kind, "format_version": FORMAT_VERSION, "files": described, **content})
+
+
+def replace_manifest(directory: Path, manifest: dict[str, Any]) -> None:
+    """Write a manifest as it is, atomically, with a checksum of its own."""
+    plain = json.loads(json.dumps(manifest, default=str))
+    plain.pop(_CHECKSUM, None)
+    write_json(directory / MANIFEST, {**plain, _CHECKSUM: _checksum(plain)})
 
 
 def describe_files(directory: Path, files: Iterable[Path]) -> dict[str, Any]:
-    """Size and checksum of files by their path below `directory`, as a manifest lists them."""
-    return {
-        path.relative_to(directory).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        for path in sorted(files)
-    }
+    """Size and checksums of files by their path below `directory`, as a manifest lists them."""
+    return {path.relative_to(directory).as_posix(): _describe(path) for path in sorted(files)}
 
 
 def manifest_content(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -95,34 +103,80 @@ def manifest_content(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_manifest(directory: Path, kind: str, *, checksums: bool = True) -> dict[str, Any]:
-    """Read a manifest and check kind, format version, and the size and, unless told not to, checksum of every file.
+    """Read a manifest and check all that it says of itself and of its files.
+
+    Args:
+        directory: the artifact.
+        kind: what it is expected to be.
+        checksums: check those of files, all of their bytes or samples of large files, as PRISMREC_CHECKSUMS says;
+            otherwise only sizes.
 
     Raises:
-        ArtifactError: the directory is not a `kind` of this format, or a file is missing or changed.
+        ArtifactError: the directory is not a `kind` of this format, or a file is missing, changed or outside of it.
+        ConfigError: PRISMREC_CHECKSUMS is something else.
     """
     path = directory / MANIFEST
     if not path.is_file():
         raise ArtifactError(f"{directory}: expected a {kind} directory, found no {MANIFEST}")
     try:
         manifest: dict[str, Any] = json.loads(path.read_text())
-        files = manifest["files"].items()
         found = (manifest["kind"], manifest["format_version"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        described = [(name, dict(expected)) for name, expected in manifest["files"].items()]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArtifactError(f"{path}: expected a PrismRec manifest, could not read it ({error!r})") from error
     if found != (kind, FORMAT_VERSION):
         raise ArtifactError(
-            f"{directory}: expected a {kind} of format {FORMAT_VERSION}, found {found[0]} of {found[1]}"
+            f"{directory}: expected a {kind} of format {FORMAT_VERSION}, found {found[0]} of {found[1]}; make it again "
+            "with this release, or use the release that made it"
         )
-    for name, expected in files:
-        _check_file(directory / name, expected, kind, checksums)
+    if manifest.pop(_CHECKSUM, None) != _checksum(manifest):
+        raise ArtifactError(f"{path}: does not match its own checksum; make the {kind} again")
+    within, sampled = directory.resolve(), checksums and _sampling()
+    for name, expected in described:
+        _check_file(directory / name, within, expected, kind, checksums=checksums, sampled=sampled)
     return manifest
 
 
-def _check_file(file: Path, expected: dict[str, Any], kind: str, checksums: bool) -> None:
+@contextlib.contextmanager
+def fitting_parts(directory: Path, kind: str) -> Iterator[None]:
+    """Let whatever goes wrong while the parts of an artifact are put together be an error of that artifact.
+
+    Raises:
+        ArtifactError: its files are those of its manifest, but not what a `kind` is made of.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OSError, EOFError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ArtifactError(
+            f"{directory}: expected a whole {kind}, could not put its parts together ({type(error).__name__}: "
+            f"{reason}); make the {kind} again"
+        ) from error
+
+
+def _check_file(
+    file: Path, within: Path, expected: dict[str, Any], kind: str, *, checksums: bool, sampled: bool
+) -> None:
+    if not file.resolve().is_relative_to(within):
+        raise ArtifactError(f"{file}: expected files of the {kind} only, found a path that leaves it; do not trust it")
     if not file.is_file():
         raise ArtifactError(f"{file}: expected by the {kind}'s manifest, but missing; make the {kind} again")
-    if file.stat().st_size != expected["bytes"] or (checksums and _sha256(file) != expected["sha256"]):
+    if file.stat().st_size != expected.get("bytes") or (checksums and not _has_checksum(file, expected, sampled)):
         raise ArtifactError(f"{file}: does not match its checksum in the manifest; make the {kind} again")
+
+
+def _has_checksum(file: Path, expected: dict[str, Any], sampled: bool) -> bool:
+    if sampled and "sampled" in expected:
+        return bool(_sample_sha256(file) == expected["sampled"])
+    return bool(_sha256(file) == expected.get("sha256"))
+
+
+def _sampling() -> bool:
+    """Whether samples of large files are enough to check."""
+    found = os.environ.get("PRISMREC_CHECKSUMS", "full")
+    if found not in ("full", "sampled"):
+        raise ConfigError(f"PRISMREC_CHECKSUMS: expected full or sampled, found {found!r}")
+    return found == "sampled"
 
 
 def _replaceable(destination: Path, kind: str) -> bool:
@@ -146,6 +200,26 @@ def _swap(temporary: Path, destination: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def _describe(path: Path) -> dict[str, Any]:
+    size = path.stat().st_size
+    samples = {"sampled": _sample_sha256(path)} if size > _SAMPLES * _SAMPLE_BYTES else {}
+    return {"bytes": size, "sha256": _sha256(path), **samples}
+
+
+def _checksum(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sample_sha256(path: Path) -> str:
+    """Of the first, the last and evenly spaced pieces between."""
+    digest, last = hashlib.sha256(), path.stat().st_size - _SAMPLE_BYTES
+    with path.open("rb") as file:
+        for place in range(_SAMPLES):
+            file.seek(last * place // (_SAMPLES - 1))
+            digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()

@@ -30,7 +30,7 @@ from typing import Any, Self
 import polars as pl
 from rich.console import Console
 
-from prismrec.artifact import MANIFEST, read_manifest, replacing_directory, write_manifest
+from prismrec.artifact import MANIFEST, fitting_parts, read_manifest, replacing_directory, write_manifest
 from prismrec.config import Config, PrepareConfig
 from prismrec.data.append import append
 from prismrec.data.prepare import prepare
@@ -66,7 +66,9 @@ class _Fitted:
 
     @classmethod
     def open(cls, path: Path) -> "_Fitted":
-        pandas = read_manifest(path, KIND)["frames"] == "pandas"
+        manifest = read_manifest(path, KIND)
+        with fitting_parts(path, KIND):
+            pandas = manifest["frames"] == "pandas"
         recommender = Recommender.open(path / BUNDLE)
         return cls(path, recommender, ItemVectors(recommender.bundle), pandas)
 
@@ -110,8 +112,9 @@ class Retriever:
             ArtifactError: the directory is no saved retriever, or is damaged.
         """
         manifest = read_manifest(Path(path), KIND)
-        config = parse_config(manifest["config"], str(path))
-        loaded = cls(config, prepare=parse_prepare_config(manifest["prepare"], str(path)), console=console)
+        with fitting_parts(Path(path), KIND):
+            config = parse_config(manifest["config"], str(path))
+            loaded = cls(config, prepare=parse_prepare_config(manifest["prepare"], str(path)), console=console)
         loaded._state = _Fitted.open(Path(path))
         return loaded
 

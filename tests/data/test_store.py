@@ -69,7 +69,7 @@ def test_a_missing_file_is_found(store: Store) -> None:
 def test_another_format_is_refused(store: Store) -> None:
     manifest = store.manifest | {"format_version": 99}
     (store.path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ArtifactError, match="expected a store of format 1, found store of 99"):
+    with pytest.raises(ArtifactError, match="expected a store of format 2, found store of 99"):
         Store.open(store.path)
 
 

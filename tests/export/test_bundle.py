@@ -141,7 +141,7 @@ def test_a_damaged_or_missing_file_is_named(copy: Path, name: str) -> None:
 
 
 def test_a_run_is_not_a_bundle(run: Path) -> None:
-    with pytest.raises(ArtifactError, match="expected a bundle of format 1, found run of 1"):
+    with pytest.raises(ArtifactError, match="expected a bundle of format 2, found run of 2"):
         open_bundle(run)
 
 

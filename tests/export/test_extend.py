@@ -375,18 +375,6 @@ def test_a_catalogue_of_bare_ids_cannot_be_extended(tmp_path: Path) -> None:
         read_new_items(pl.DataFrame({"item_id": ["new"]}), bare)
 
 
-def test_a_bundle_without_item_encoder_serves_but_is_not_extended(bundle: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
-    (copy / "item_encoder.onnx").unlink()
-    manifest = json.loads((copy / "manifest.json").read_text())
-    content = {key: manifest[key] for key in manifest if key not in ("kind", "format_version", "files")}
-    write_manifest(copy, "bundle", **content)
-    assert len(Recommender.open(copy).recommend(k=2)) == 8
-    with pytest.raises(ArtifactError, match=r"copy: expected item_encoder\.onnx, .*export the run again"):
-        extend(copy, NEW, tmp_path / "extended")
-    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
-
-
 def test_something_else_is_not_overwritten(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ArtifactError, match="expected a new path or an earlier bundle"):

@@ -203,7 +203,9 @@ train(Path(store), Path(out), continue_from=Path(run), console=Console(quiet=Tru
 """
 
 
-@pytest.mark.parametrize(("name", "times"), [("config.toml", 1), ("checkpoint.pt", 2), ("model.safetensors", 1)])
+@pytest.mark.parametrize(
+    ("name", "times"), [("config.toml", 1), ("checkpoint/manifest.json", 2), ("model.safetensors", 1)]
+)
 def test_killed_and_resumed(world: tuple[Path, Path], tmp_path: Path, name: str, times: int) -> None:
     store, run = world
     expected = train(store, tmp_path / "expected", continue_from=run, console=QUIET)

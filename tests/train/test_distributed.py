@@ -25,6 +25,7 @@ from prismrec.data.store import Store
 from prismrec.model.encode import encode_items
 from prismrec.model.run import load_run
 from prismrec.toml import dump_toml
+from prismrec.train.checkpoint import Checkpoint, load_checkpoint
 from prismrec.train.trainer import train
 
 pytest.importorskip("torchrec", reason="needs `make distributed`")
@@ -64,6 +65,7 @@ import torch
 from rich.console import Console
 from prismrec.toml import load_config
 from prismrec.train.distributed import join_ranks
+from prismrec.train.checkpoint import Checkpoint, load_checkpoint
 from prismrec.train.trainer import train
 
 torch.set_num_threads(1)
@@ -132,17 +134,23 @@ def test_two_processes_train_as_one(
     np.testing.assert_allclose(*recalls, atol=1e-6)
     np.testing.assert_allclose(*(encode_items(load_run(run).model, store) for run in (one, two)), atol=1e-3)
     assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
-    states = [torch.load(run / "checkpoint.pt", weights_only=True) for run in (one, two)]
-    assert [*states[0]["modules"][0]] == [*states[1]["modules"][0]]
-    squares = [state["optimizers"][1]["state"][0]["squares"] for state in states]
+    states = [checkpoint_of(run) for run in (one, two)]
+    assert [*states[0].modules[0]] == [*states[1].modules[0]]
+    squares = [state.optimizers[1]["state"][0]["squares"] for state in states]
     torch.testing.assert_close(*squares, rtol=1e-3, atol=1e-6)
+
+
+def checkpoint_of(run: Path) -> Checkpoint:
+    checkpoint = load_checkpoint(run)
+    assert checkpoint is not None
+    return checkpoint
 
 
 def test_local_negatives_are_others(folder: Path) -> None:
     """Each process contrasts with a draw from its own half, and keeps a queue of its own."""
-    state = torch.load(folder / "local" / "checkpoint.pt", weights_only=True)
-    assert state["queue"].shape == (2, 64)
-    assert not torch.equal(*state["queue"])
+    queues = checkpoint_of(folder / "local").queue
+    assert queues.shape == (2, 64)
+    assert not torch.equal(*queues)
     assert np.isfinite(losses(folder / "local")).all()
     assert losses(folder / "local")[-1] < losses(folder / "local")[0]
 

@@ -89,7 +89,8 @@ def test_something_else_is_not_written_into(store: Store, tmp_path: Path, make_c
 def test_what_a_kill_before_the_first_step_leaves_is_in_nobodys_way(
     store: Store, tmp_path: Path, make_config: MakeConfig
 ) -> None:
-    for name in (".config.toml.123.tmp", ".checkpoint.pt.123.tmp", "checkpoint.pt"):
+    for name in (".config.toml.123.tmp", "checkpoint/.0.safetensors.123.tmp", "checkpoint/0.safetensors"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("half")
     for resume in (False, True):
         assert resolve(store, tmp_path, make_config(), resume=resume).train.batch_size == 32

@@ -16,6 +16,7 @@ from prismrec.data.store import Store
 from prismrec.errors import ArtifactError, ConfigError, TrainingError
 from prismrec.evaluate.evaluator import recalls_at_k
 from prismrec.model.run import load_run
+from prismrec.train.checkpoint import load_checkpoint
 from prismrec.train.settings import resolve_config
 from prismrec.train.trainer import Trainer, choose_device, train
 
@@ -61,7 +62,7 @@ def test_the_run_holds_the_best_weights(trained: Path, store: Store, make_config
 def test_files_of_a_run(trained: Path) -> None:
     names = {path.name for path in trained.iterdir()}
     assert names == {
-        "checkpoint.pt",
+        "checkpoint",
         "config.toml",
         "manifest.json",
         "metrics.jsonl",
@@ -193,8 +194,9 @@ def test_resuming_on_other_data_is_refused(
 
 
 def weights_are_finite(run: Path) -> bool:
-    state = torch.load(run / "checkpoint.pt", weights_only=True)
-    return all(tensor.isfinite().all() for module in state["modules"] for tensor in module.values())
+    checkpoint = load_checkpoint(run)
+    assert checkpoint is not None
+    return all(tensor.isfinite().all() for module in checkpoint.modules for tensor in module.values())
 
 
 def test_training_that_diverges_is_refused(store: Store, make_config: MakeConfig, tmp_path: Path) -> None:
@@ -249,8 +251,11 @@ def test_without_validation_the_last_weights_are_kept(
     assert "no validation, so the last weights will be kept" in said.export_text()
     step = lines(out, "train")[-1]["step"]
     assert read_manifest(out, "run")["best_step"] == step
-    last = torch.load(out / "checkpoint.pt", weights_only=True)["modules"][0]
-    assert all(torch.equal(tensor, last[name]) for name, tensor in load_file(out / "model.safetensors").items())
+    last = load_checkpoint(out)
+    assert last is not None
+    assert all(
+        torch.equal(tensor, last.modules[0][name]) for name, tensor in load_file(out / "model.safetensors").items()
+    )
 
 
 def test_baskets_are_learned_from_what_came_before_them(

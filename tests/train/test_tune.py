@@ -156,7 +156,7 @@ tune(Path(store), Path(out), json.loads(space), trials=int(trials), config=load_
 
 @pytest.mark.parametrize(
     ("name", "times"),
-    [("checkpoint.pt", 1), ("model.safetensors", 2), ("trials.csv", 2), ("best.toml", 1)],
+    [("checkpoint/manifest.json", 1), ("model.safetensors", 2), ("trials.csv", 2), ("best.toml", 1)],
     ids=["before the first trial has begun", "in a trial", "after a trial", "before any result"],
 )
 def test_killed_it_goes_on_to_the_same(

@@ -26,7 +26,7 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
-from prismrec.artifact import MANIFEST, describe_files, manifest_content, synchronize, write_json
+from prismrec.artifact import describe_files, manifest_content, replace_manifest, synchronize
 from prismrec.config import PrepareConfig
 from prismrec.data.catalogue import KEY, Catalogue, catalogue_of
 from prismrec.data.columns import column_keys
@@ -90,7 +90,7 @@ def append(
             with workshop(directory / "work", None, LocalEngine(), console) as shop:
                 dropped, new_users, new_items = _write_part(directory, opened, events, items, config, late, shop)
             manifest = _grown_manifest(opened, directory, config, dropped, new_users, new_items)  # names the part
-        write_json(store / MANIFEST, manifest)
+        replace_manifest(store, manifest)
     grown = Store.view(store, manifest)
     _print_summary(console, opened, grown, dropped, time.perf_counter() - started)
     return grown

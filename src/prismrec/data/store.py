@@ -34,7 +34,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from prismrec.artifact import read_manifest
+from prismrec.artifact import fitting_parts, read_manifest
 from prismrec.data.ranges import flat_ranges
 from prismrec.data.schema import ITEM, USER, Schema
 from prismrec.data.spliced import EventArray, SplicedArray, splice
@@ -69,12 +69,14 @@ class Store:
 
         Args:
             path: the directory.
-            checksums: check them, for which every file is read; otherwise only sizes.
+            checksums: check them, see `read_manifest`; otherwise only sizes.
 
         Raises:
             ArtifactError: the directory is not a store of this format, or a file is missing or damaged.
         """
-        return cls.view(path, read_manifest(path, KIND, checksums=checksums))
+        manifest = read_manifest(path, KIND, checksums=checksums)
+        with fitting_parts(path, KIND):
+            return cls.view(path, manifest)
 
     @classmethod
     def view(cls, path: Path, manifest: dict[str, Any]) -> "Store":

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from prismrec.data.store import Store
+from prismrec.errors import ArtifactError
 from prismrec.evaluate.findings import Curve, DataSummary
 from prismrec.evaluate.measure import Catalogue
 from prismrec.evaluate.metrics.exposure import concentration
@@ -18,7 +19,7 @@ from prismrec.model.run import METRICS
 
 _POINTS = 200
 """Of a curve, at most: a report is read, not analysed."""
-_NO_METRIC = ("kind", "step", "epoch")
+_NO_METRIC = {"kind", "step", "epoch"}
 
 
 def summarise(store: Store) -> DataSummary:
@@ -44,16 +45,27 @@ def summarise(store: Store) -> DataSummary:
 
 
 def read_curves(run: Path, method: str) -> list[Curve]:
-    """The metrics of a training, from `metrics.jsonl`; none if the run has no such file."""
+    """The metrics of a training, from `metrics.jsonl`; none if the run has no such file.
+
+    Raises:
+        ArtifactError: a line is damaged.
+    """
     path = run / METRICS
     points: dict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)
-    for line in path.read_text().splitlines(keepends=True) if path.exists() else ():
+    text = path.read_text(errors="replace") if path.exists() else ""
+    for number, line in enumerate(text.splitlines(keepends=True), start=1):
         if not line.endswith("\n"):
             continue  # a training that still runs is writing it
-        row = json.loads(line)
-        for metric, value in row.items():
-            if metric not in _NO_METRIC and np.isfinite(value):
-                points[row["kind"], metric].append((row["step"], value))
+        try:
+            row = json.loads(line)
+            for metric, value in row.items():
+                if metric not in _NO_METRIC and np.isfinite(value):
+                    points[row["kind"], metric].append((row["step"], value))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ArtifactError(
+                f"{path}, line {number}: expected metrics of a step as JSON, could not read them ({error!r}); move the "
+                "file away to evaluate without its curves"
+            ) from error
     return [
         Curve(method=method, kind=kind, metric=metric, steps=steps, values=values)
         for (kind, metric), curve in points.items()

@@ -17,7 +17,6 @@ from prismrec.data import store as stores
 from prismrec.data.schema import ITEM
 from prismrec.data.store import Store
 from prismrec.data.tables import Source
-from prismrec.errors import ArtifactError
 from prismrec.export.item_encoder import OnnxItemEncoder
 from prismrec.export.new_items import NewItems, read_new_items
 from prismrec.export.reader import ITEM_ENCODER, ITEM_VECTORS, KIND, STORE, Bundle, open_bundle
@@ -37,7 +36,7 @@ def extend(bundle: Path, items: Source, out: Path) -> Path:
         `out`.
 
     Raises:
-        ArtifactError: the bundle is missing or damaged, or has no item encoder.
+        ArtifactError: the bundle is missing or damaged.
         DataError: the table cannot be read, or does not fit the catalogue.
         SearchIndexError: the index needs user vectors to measure its recall, and there are none.
     """
@@ -65,16 +64,7 @@ def extend(bundle: Path, items: Source, out: Path) -> Path:
 
 
 def new_vectors(bundle: Bundle, new: NewItems) -> np.ndarray:
-    """Vectors of new items by their features, [N, D], or [N, D + 1] with popularity.
-
-    Raises:
-        ArtifactError: the bundle has no item encoder.
-    """
-    if ITEM_ENCODER not in bundle.manifest["files"]:
-        raise ArtifactError(
-            f"{bundle.path}: expected {ITEM_ENCODER}, found a bundle of an earlier release without it; export the run "
-            "again"
-        )
+    """Vectors of new items by their features, [N, D], or [N, D + 1] with popularity."""
     vectors, config = OnnxItemEncoder(bundle.path / ITEM_ENCODER).encode(new.features), bundle.config
     if not config.popularity:
         return vectors

@@ -20,7 +20,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from prismrec.artifact import MANIFEST, read_manifest
+from prismrec.artifact import MANIFEST, fitting_parts, read_manifest
 from prismrec.config import Config
 from prismrec.data.store import Store
 from prismrec.errors import ArtifactError
@@ -64,6 +64,11 @@ def open_bundle(path: Path, threads: int | None = None) -> Bundle:
         SearchIndexError: the index is not the one that the manifest describes.
     """
     manifest = read_manifest(path, KIND)
+    with fitting_parts(path, KIND):
+        return _put_together(path, manifest, threads)
+
+
+def _put_together(path: Path, manifest: dict[str, Any], threads: int | None) -> Bundle:
     store = Store.open(path / STORE)
     index = FaissIndex.load(path / INDEX, manifest["index"], store.item_categories)
     found = {

@@ -1,18 +1,30 @@
 """ONNX Runtime sessions on the CPU, as both exported encoders use them.
 
-Takes a graph file; gives a session. Nothing here imports torch.
+Takes a graph file; gives a session, after a look at what the graph would do: plain tensor operations on what is in the
+file itself, and nothing else. Nothing here imports torch.
 """
 
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnxruntime
 
 from prismrec.errors import ArtifactError
 
+_MATHS = """
+Abs Add And ArgMax Cast Ceil Clip Concat Constant ConstantOfShape CumSum Div DynamicQuantizeLinear Einsum Equal Erf Exp
+Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm Greater GreaterOrEqual Identity IsNaN LayerNormalization
+Less LessOrEqual Log MatMul MatMulInteger Max Mean Min Mod Mul Neg Not Or Pow Range Reciprocal ReduceL2 ReduceMax
+ReduceMean ReduceMin ReduceSum Relu Reshape Round ScatterElements Shape Sigmoid Sign Slice Softmax Softplus Split Sqrt
+Squeeze Sub Sum Tanh Tile TopK Transpose Trilu Unsqueeze Where
+"""
+OPERATORS = frozenset(_MATHS.split())
+"""What an encoder may consist of, all of ONNX's own domain: no control flow, so that a run ends."""
+
 
 def open_session(path: Path, name: str, threads: int | None = None) -> Any:
-    """Load the graph of the `name` encoder.
+    """Check and load the graph of the `name` encoder.
 
     Args:
         path: the file.
@@ -20,7 +32,8 @@ def open_session(path: Path, name: str, threads: int | None = None) -> Any:
         threads: for one run; all cores by default.
 
     Raises:
-        ArtifactError: the file is not an ONNX graph that this ONNX Runtime can run.
+        ArtifactError: the file is not an ONNX graph that this ONNX Runtime can run, has other operators than an
+            encoder needs, or refers to other files.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # its warnings about what it does not fold are of no use to anyone
@@ -28,6 +41,21 @@ def open_session(path: Path, name: str, threads: int | None = None) -> Any:
     # threads that spin while they wait take the cores from the search
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exceptions share no base
+        found = _not_allowed(onnx.load(path, load_external_data=False))
+        if not found:
+            return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the exceptions of ONNX and its runtime share no base
         raise ArtifactError(f"{path}: expected an ONNX {name} encoder ({error}); export the bundle again") from error
+    raise ArtifactError(f"{path}: expected an ONNX {name} encoder of plain operators, found {found}; do not trust it")
+
+
+def _not_allowed(model: Any) -> str:
+    """The first thing in a graph that no encoder has; empty if there is none."""
+    if model.functions or model.graph.sparse_initializer:
+        return "functions or sparse tensors"
+    for node in model.graph.node:
+        if node.domain or node.op_type not in OPERATORS:
+            return f"the operator {node.domain or 'ai.onnx'}.{node.op_type}"
+    tensors = [attribute.t for node in model.graph.node for attribute in node.attribute]
+    outside = next((tensor for tensor in (*model.graph.initializer, *tensors) if tensor.data_location), None)
+    return "" if outside is None else f"the tensor {outside.name!r} in another file"

@@ -6,7 +6,7 @@ config.toml          the whole configuration, hash moduli included
 model.safetensors    the weights with the best validation recall
 metrics.jsonl        training and validation metrics, one JSON object a line
 tensorboard/         the same for TensorBoard
-checkpoint.pt        the latest state, to resume from
+checkpoint/          the latest state, to resume from (see `prismrec.train.checkpoint`)
 report.json, .html   written by `prismrec evaluate`
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from prismrec.artifact import MANIFEST, read_manifest, replacing_file, write_json, write_manifest
+from prismrec.artifact import fitting_parts, read_manifest, replace_manifest, replacing_file, write_manifest
 from prismrec.config import Config
 from prismrec.data.schema import Schema
 from prismrec.data.store import Store
@@ -75,7 +75,7 @@ def save_run(path: Path, config: Config, store: Store, weights: Mapping[str, Ten
 
 def tie_to_store(path: Path, store: str) -> None:
     """Let a run find its store by a path from its own directory, so that both can be moved together."""
-    write_json(path / MANIFEST, {**read_manifest(path, KIND, checksums=False), "store": store})
+    replace_manifest(path, {**read_manifest(path, KIND, checksums=False), "store": store})
 
 
 def build_model(config: Config, schema: Schema) -> MultiInterestModel:
@@ -98,7 +98,12 @@ def load_run(path: Path, store: Path | None = None, popularity: float | None = N
     """
     manifest = read_manifest(path, KIND)
     config = load_config(path / CONFIG)
-    opened = Store.open(store or path / manifest["store"])
+    with fitting_parts(path, KIND):
+        return _put_together(path, manifest, config, store or path / manifest["store"], popularity)
+
+
+def _put_together(path: Path, manifest: dict[str, Any], config: Config, store: Path, popularity: float | None) -> Run:
+    opened = Store.open(store)
     is_same_schema = opened.manifest["schema_hash"] == manifest["schema_hash"]
     if not is_same_schema or manifest["num_items"] not in opened.catalogue_sizes:
         raise ArtifactError(f"{opened.path}: expected the store that {path} was trained on; it has another schema")

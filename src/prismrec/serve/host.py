@@ -5,7 +5,6 @@ there now points to) takes over when it is open and warm, and the one before it 
 """
 
 import asyncio
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,11 +13,11 @@ from typing import Any
 
 import polars as pl
 
-from prismrec.artifact import MANIFEST
+from prismrec.artifact import read_manifest
 from prismrec.data.schema import ITEM, USER
 from prismrec.data.store import Store
 from prismrec.errors import ArtifactError, PrismRecError
-from prismrec.export.reader import WEIGHTS
+from prismrec.export.reader import KIND, WEIGHTS
 from prismrec.serve.batching import Batcher
 from prismrec.serve.exploration import Explorer
 from prismrec.serve.messages import AnyRecommendQuery, Recommendations, category_dtype
@@ -126,7 +125,7 @@ def _check_in_place(path: Path, opened: dict[str, Any], expected: dict[str, Any]
             f"{path}: expected the bundle served before, found another one in its place; keep each bundle at a path of "
             "its own, and let a link say which one to serve"
         )
-    if json.loads((path / MANIFEST).read_text()) != opened:
+    if read_manifest(path, KIND, checksums=False) != opened:
         raise ArtifactError(f"{path}: expected a bundle that stays, but another took its place just now; try again")
 
 

@@ -1,22 +1,29 @@
 """Checkpoints: everything that decides the next step, written atomically, so that training resumes bit-identically.
 
-Tables are whole, however many processes trained: any other number of them can go on.
+Takes the state of a training; leaves a directory in the run, and gives the state back.
+
+    checkpoint/
+    manifest.json       progress, settings of the optimisers, where each tensor belongs, checksums
+    60.safetensors      the tensors of step 60
+
+A checkpoint is complete before the manifest, replaced at one stroke, names its tensors; those of the checkpoint before
+are removed after that. Tables are whole, however many processes trained: any other number of them can go on.
 
 Random numbers are drawn from seed and step alone, and need not be kept.
 """
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from prismrec.artifact import replacing_file
-from prismrec.errors import ArtifactError
+from prismrec.artifact import MANIFEST, fitting_parts, read_manifest, replacing_file, write_manifest
 
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT = "checkpoint"
+KIND = "checkpoint"
+_TENSOR, _PAIRS = "tensor", "pairs"
 
 
 @dataclass
@@ -48,25 +55,59 @@ class Checkpoint:
     """Sizes and checksums of the store's files: the position in the data means nothing in another store."""
 
 
+def has_checkpoint(run: Path) -> bool:
+    """Whether there is one to resume from."""
+    return (run / CHECKPOINT / MANIFEST).exists()
+
+
 def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
     """Write the checkpoint; a crash leaves the earlier one."""
-    content = vars(checkpoint) | {"progress": asdict(checkpoint.progress)}
-    with replacing_file(run / CHECKPOINT) as temporary:
-        torch.save(content, temporary)
+    directory = run / CHECKPOINT
+    tensors: dict[str, Tensor] = {}
+    state = _without_tensors(vars(checkpoint) | {"progress": asdict(checkpoint.progress)}, "", tensors)
+    kept = directory / f"{checkpoint.progress.step}.safetensors"
+    with replacing_file(kept) as temporary:
+        save_file(tensors, temporary)
+    write_manifest(directory, KIND, files=[kept], state=state)
+    for path in directory.iterdir():
+        if path.name not in (MANIFEST, kept.name):
+            path.unlink()
 
 
 def load_checkpoint(run: Path) -> Checkpoint | None:
     """Read the latest checkpoint; None if there is none yet. Tensors stay on disk until they are used.
 
     Raises:
-        ArtifactError: the file is damaged.
+        ArtifactError: it is damaged.
     """
-    path = run / CHECKPOINT
-    if not path.exists():
+    if not has_checkpoint(run):
         return None
-    try:
-        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-        content["progress"] = Progress(**content["progress"])
-        return Checkpoint(**content)
-    except (RuntimeError, OSError, KeyError, TypeError, EOFError, ValueError, UnpicklingError) as error:
-        raise ArtifactError(f"{path}: expected a checkpoint, could not read it; train again ({error})") from error
+    directory = run / CHECKPOINT
+    manifest = read_manifest(directory, KIND)
+    with fitting_parts(directory, KIND):
+        (name,) = manifest["files"]
+        content = _with_tensors(manifest["state"], load_file(directory / name))
+        return Checkpoint(**content | {"progress": Progress(**content["progress"])})
+
+
+def _without_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """The value as JSON can hold it; its tensors go to `tensors`, under their paths."""
+    if isinstance(value, Tensor):
+        tensors[path] = value.detach().contiguous()
+        return {_TENSOR: path}
+    if isinstance(value, dict):  # of which keys may be numbers
+        return {_PAIRS: [[key, _without_tensors(item, f"{path}/{key}", tensors)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return [_without_tensors(item, f"{path}/{place}", tensors) for place, item in enumerate(value)]
+    return value
+
+
+def _with_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """What `_without_tensors` took apart; tuples come back as lists."""
+    if isinstance(value, list):
+        return [_with_tensors(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if _TENSOR in value:
+        return tensors[value[_TENSOR]]
+    return {key: _with_tensors(item, tensors) for key, item in value[_PAIRS]}
