@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from prismrec.errors import ArtifactError
 from prismrec.evaluate.findings import Curve
 from prismrec.evaluate.summary import _day, read_curves
 
@@ -52,3 +53,12 @@ def test_days_of_any_year() -> None:
     assert _day(86_399) == "1970-01-01"
     assert _day(1_700_000_000) == "2023-11-14"
     assert _day(100 * 146_097 * 86_400) == "41970-01-01"  # 400 years have 146,097 days; milliseconds come out so late
+
+
+@pytest.mark.parametrize(
+    "line", [b"\x00\xff", b"[" * 20, b"3", b'{"loss": 2.0}', b'{"kind": "train", "step": 1, "loss": "x"}']
+)
+def test_a_damaged_line_is_named(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"kind": "train", "step": 1, "epoch": 0, "loss": 2.0}\n' + line + b"\n")
+    with pytest.raises(ArtifactError, match=r"metrics\.jsonl, line 2: expected metrics of a step as JSON"):
+        read_curves(tmp_path, "a")

@@ -77,3 +77,18 @@ def test_the_log_is_closed_after_an_error(tmp_path: Path, said: Console) -> None
     with pytest.raises(RuntimeError, match="mine"):
         fail()
     assert len(lines(tmp_path)) == 1
+
+
+def test_lines_that_were_lost_are_named_and_not_made_up(tmp_path: Path, said: Console) -> None:
+    progress = Progress()
+    with log(tmp_path, progress, said) as writing:
+        for step in (1, 2):
+            progress.step = step
+            writing.write("train", {"loss": step})
+        progress.log_bytes = writing.size()
+    (tmp_path / METRICS).write_bytes((tmp_path / METRICS).read_bytes()[:-3])
+    with log(tmp_path, progress, said) as writing:
+        progress.step = 3
+        writing.write("train", {"loss": 3})
+    assert [line["loss"] for line in lines(tmp_path)] == [1, 3]
+    assert "shorter than training left it" in " ".join(said.export_text().split())

@@ -55,11 +55,6 @@ class Checkpoint:
     """Sizes and checksums of the store's files: the position in the data means nothing in another store."""
 
 
-def has_checkpoint(run: Path) -> bool:
-    """Whether there is one to resume from."""
-    return (run / CHECKPOINT / MANIFEST).exists()
-
-
 def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
     """Write the checkpoint; a crash leaves the earlier one."""
     directory = run / CHECKPOINT
@@ -80,9 +75,9 @@ def load_checkpoint(run: Path) -> Checkpoint | None:
     Raises:
         ArtifactError: it is damaged.
     """
-    if not has_checkpoint(run):
-        return None
     directory = run / CHECKPOINT
+    if not (directory / MANIFEST).exists():
+        return None
     manifest = read_manifest(directory, KIND)
     with fitting_parts(directory, KIND):
         (name,) = manifest["files"]

@@ -44,8 +44,11 @@ class TrainingLog:
         self._progress = progress
         self._path = run / METRICS
         self._path.touch()
+        written = self._path.read_bytes()[: progress.log_bytes]
+        if len(written) < progress.log_bytes:
+            console.print(f"{self._path}: shorter than training left it; goes on without the lines that are lost")
         with self._path.open("r+b") as file:
-            file.truncate(progress.log_bytes)
+            file.truncate(written.rfind(b"\n") + 1)
         self._file = self._path.open("a")
         self._board = SummaryWriter(str(run / TENSORBOARD), purge_step=progress.step + 1)
         self._bar = ProgressBar(

@@ -20,7 +20,7 @@ from prismrec.evaluate.evaluator import recalls_at_k
 from prismrec.evaluate.queries import make_queries
 from prismrec.model.multi_interest import MultiInterestModel
 from prismrec.model.run import CONFIG, build_model, save_run, write_config
-from prismrec.train.checkpoint import CHECKPOINT, Checkpoint, Progress, has_checkpoint, load_checkpoint, save_checkpoint
+from prismrec.train.checkpoint import CHECKPOINT, Checkpoint, Progress, load_checkpoint, save_checkpoint
 from prismrec.train.continuation import (
     EarlierRun,
     check_same_model,
@@ -79,7 +79,7 @@ def train(
     with join_ranks() as ranks:
         console = (console or Console(stderr=True)) if ranks.first else Console(quiet=True)
         opened = ranks.together(lambda: Store.open(store))
-        has_begun = ranks.on_first(lambda: (out / CONFIG).exists() and has_checkpoint(out))
+        has_begun = ranks.on_first(lambda: (out / CONFIG).exists())
         resume = resume or ranks.restarted
         older = ranks.together(lambda: _open_older(warm_start, continue_from))
         if isinstance(older, EarlierRun) and not (resume and has_begun and config is None):
