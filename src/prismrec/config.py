@@ -264,6 +264,9 @@ class TrainConfig(Section):
     new_since: int | None = Field(None, ge=0)
     """Learn only from events that have become training events since the store had so many parts; set by
     `--continue-from`."""
+    deterministic: bool = False
+    """The same files, byte for byte, each time on the same machine: on a GPU by algorithms that always add in the same
+    order, which are slower, and without TensorBoard, whose records carry the time. On a CPU the rest is so anyway."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Of weights, of the order of examples, and of what is drawn in training."""
 

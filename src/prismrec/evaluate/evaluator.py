@@ -4,6 +4,7 @@ Takes runs on one store; gives a `Report`. Every method answers the same queries
 same length from the whole catalogue, with the same items left out.
 """
 
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -68,7 +69,7 @@ def evaluate(
         dial: also rank the first run's vectors at positions of its dial from 0 to 1, for accuracy against coverage.
         examples: users shown with good lists, and as many with bad ones; 0 for a report that shows nobody.
         seed: of the bootstrap and of the examples.
-        date: written into the report; now by default.
+        date: written into the report; by default SOURCE_DATE_EPOCH, or now.
         console: where progress is shown; standard error by default.
 
     Raises:
@@ -99,7 +100,7 @@ def evaluate(
             runs,
             split=split,
             seed=seed,
-            date=(date or datetime.now(UTC)).isoformat(timespec="seconds"),
+            date=(date or _today()).isoformat(timespec="seconds"),
             command=_command(run, split, lengths, against, popularity, dial, examples, seed),
         ),
         counts={"users": store.num_users, "items": store.num_items, "events": store.num_events, **queries.counts},
@@ -237,3 +238,12 @@ def _progress(console: Console | None) -> Iterator[Progress]:
     )
     with Progress(*columns, console=console or Console(stderr=True)) as progress:
         yield progress
+
+
+def _today() -> datetime:
+    """Now, or when SOURCE_DATE_EPOCH says, for reports that are to be the same byte for byte."""
+    seconds = os.environ.get("SOURCE_DATE_EPOCH")
+    try:
+        return datetime.now(UTC) if seconds is None else datetime.fromtimestamp(int(seconds), UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        raise ConfigError(f"SOURCE_DATE_EPOCH: expected seconds since 1970, found {seconds!r}") from error

@@ -12,7 +12,7 @@ are removed after that. Tables are whole, however many processes trained: any ot
 Random numbers are drawn from seed and step alone, and need not be kept.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from prismrec.artifact import MANIFEST, fitting_parts, read_manifest, replacing_file, write_manifest
+from prismrec.train.watch import LossWatch
 
 CHECKPOINT = "checkpoint"
 KIND = "checkpoint"
@@ -39,6 +40,7 @@ class Progress:
     validations_without_gain: int = 0
     log_bytes: int = 0
     """Length of metrics.jsonl, so that lines written after the checkpoint are dropped on resume."""
+    watch: LossWatch = field(default_factory=LossWatch)
     finished: bool = False
 
 
@@ -82,7 +84,8 @@ def load_checkpoint(run: Path) -> Checkpoint | None:
     with fitting_parts(directory, KIND):
         (name,) = manifest["files"]
         content = _with_tensors(manifest["state"], load_file(directory / name))
-        return Checkpoint(**content | {"progress": Progress(**content["progress"])})
+        progress = content["progress"] | {"watch": LossWatch(**content["progress"]["watch"])}
+        return Checkpoint(**content | {"progress": Progress(**progress)})
 
 
 def _without_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:

@@ -1,7 +1,10 @@
-"""What training takes from the hardware: the numbers it multiplies in, and memory that it keeps."""
+"""What training takes from the hardware: the numbers it multiplies in, their order, and memory that it keeps."""
 
+import contextlib
 import ctypes
+import os
 import sys
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -38,3 +41,15 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, _LARGEST_BLOCK)
         mallopt(_TRIM_THRESHOLD, _NEVER)
+
+
+@contextlib.contextmanager
+def deterministic_algorithms() -> Iterator[None]:
+    """Let PyTorch take only algorithms that give the same bits each time, or fail where it has none."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

@@ -40,7 +40,9 @@ class Silence:
 class TrainingLog:
     """Writes metrics of the step that `progress` is at; a context manager."""
 
-    def __init__(self, run: Path, progress: Progress, total_steps: int, batch_size: int, console: Console) -> None:
+    def __init__(
+        self, run: Path, progress: Progress, total_steps: int, batch_size: int, console: Console, *, board: bool = True
+    ) -> None:
         self._progress = progress
         self._path = run / METRICS
         self._path.touch()
@@ -50,7 +52,7 @@ class TrainingLog:
         with self._path.open("r+b") as file:
             file.truncate(written.rfind(b"\n") + 1)
         self._file = self._path.open("a")
-        self._board = SummaryWriter(str(run / TENSORBOARD), purge_step=progress.step + 1)
+        self._board = SummaryWriter(str(run / TENSORBOARD), purge_step=progress.step + 1) if board else None
         self._bar = ProgressBar(
             TextColumn("[bold]train"),
             BarColumn(),
@@ -71,7 +73,8 @@ class TrainingLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
-        self._board.close()
+        if self._board is not None:
+            self._board.close()
         self._file.close()
 
     def advance(self) -> None:
@@ -85,8 +88,9 @@ class TrainingLog:
         values = {name: float(value) for name, value in metrics.items()}
         self._file.write(json.dumps({"kind": kind, "step": step, "epoch": self._progress.epoch, **values}) + "\n")
         self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(f"{kind}/{name}", value, step)
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(f"{kind}/{name}", value, step)
         first = next(iter(values))
         self._status[kind] = f"{first} {values[first]:.4f}"
         self._bar.update(self._task, status=" · ".join(self._status.values()))

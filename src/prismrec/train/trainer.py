@@ -3,12 +3,14 @@
 Takes a store and a configuration; writes a run (see `prismrec.model.run`).
 """
 
+import contextlib
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from prismrec.config import Config
 from prismrec.data.loader import ExampleLoader
@@ -30,12 +32,13 @@ from prismrec.train.continuation import (
     with_new_targets,
 )
 from prismrec.train.distributed import ALONE, Ranks, choose_device, join_ranks
-from prismrec.train.hardware import has_bfloat16, keep_freed_memory, trains_in_bfloat16
+from prismrec.train.hardware import deterministic_algorithms, has_bfloat16, keep_freed_memory, trains_in_bfloat16
 from prismrec.train.logs import Silence, TrainingLog
 from prismrec.train.optimizers import Optimizers
 from prismrec.train.settings import resolve_config
 from prismrec.train.step import TrainStep
 from prismrec.train.warm_start import OlderRun, open_older_run, take_over
+from prismrec.train.watch import NOTABLE
 
 
 def train(
@@ -76,7 +79,7 @@ def train(
     """
     if warm_start is not None and continue_from is not None:
         raise ConfigError("--warm-start, --continue-from: expected one of them, found both; a run begins as one other")
-    with join_ranks() as ranks:
+    with join_ranks() as ranks, contextlib.ExitStack() as stack:
         console = (console or Console(stderr=True)) if ranks.first else Console(quiet=True)
         opened = ranks.together(lambda: Store.open(store))
         has_begun = ranks.on_first(lambda: (out / CONFIG).exists())
@@ -87,6 +90,8 @@ def train(
         settings = ranks.on_first(
             lambda: resolve_config(opened, out, config, resume=resume, older=older and older.config)
         )
+        if settings.train.deterministic:
+            stack.enter_context(deterministic_algorithms())
         if resume and not has_begun:
             console.print(f"{out}: no checkpoint to resume from, training starts at step 0")
         trainer = Trainer(opened, out, settings, console, ranks)
@@ -116,6 +121,9 @@ def _open_older(warm_start: Path | None, continue_from: Path | None) -> OlderRun
 
 def _continued(config: Config | None, store: Store, earlier: EarlierRun) -> Config:
     return with_new_targets(config or continued_settings(earlier.path), store, earlier)
+
+
+_SLOWER = "lower train.learning_rate or train.table_learning_rate, or raise loss.temperature"
 
 
 class Trainer:
@@ -169,6 +177,9 @@ class Trainer:
                 "learn from (with exclude_seen=false the same item would do)"
             )
         self.total_steps = min(settings.max_steps or 2**62, settings.epochs * self.loader.steps_per_epoch)
+        # before, it rises with the learning rates and with the number of negatives
+        self.settled = max(settings.warmup_steps, config.loss.queue_size // settings.batch_size)
+        self.has_risen = False
         self.validate_every = settings.validate_every or self.loader.steps_per_epoch
         self.has_validation = self._find_validation()
         self.optimizers = Optimizers([self.model, self.step.objective], settings, self.total_steps, ranks)
@@ -234,13 +245,18 @@ class Trainer:
                 else:
                     progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
         self.console.print(f"{self.out}: trained {progress.step} steps, kept the weights of step {progress.best_step}")
+        rise = progress.watch.smoothed - progress.watch.lowest
+        if rise > NOTABLE:
+            self.console.print(f"  the loss ended {rise:.2f} above its lowest: {_SLOWER}", soft_wrap=True)
 
     def _open_log(self) -> TrainingLog | Silence:
         if not self.ranks.first:
             return Silence()
         for leftover in self.out.glob(".*.tmp"):  # of a process that was killed while it wrote
             leftover.unlink()
-        return TrainingLog(self.out, self.progress, self.total_steps, self.config.train.batch_size, self.console)
+        settings = self.config.train
+        board = not settings.deterministic
+        return TrainingLog(self.out, self.progress, self.total_steps, settings.batch_size, self.console, board=board)
 
     def _build_model(self) -> MultiInterestModel:
         if self.ranks.size == 1:
@@ -265,9 +281,10 @@ class Trainer:
         if not torch.isfinite(loss + norm):
             raise TrainingError(
                 f"step {step}: the loss is {loss.item():.4g} and its gradient's norm {norm.item():.4g}, expected "
-                "finite numbers; lower train.learning_rate or train.table_learning_rate, or raise loss.temperature "
-                "(the last checkpoint is kept)"
+                f"finite numbers; {_SLOWER} (the last checkpoint is kept)"
             )
+        if step > self.settled:
+            self._watch(step, self.progress.watch.see(loss.item()))
         rate = self.optimizers.learning_rate
         self.optimizers.step()
         self.progress.step = step
@@ -275,6 +292,12 @@ class Trainer:
         log.advance()
         if logged:
             log.write("train", {"loss": loss.detach(), **metrics, "gradient_norm": norm, "learning_rate": rate})
+
+    def _watch(self, step: int, rise: float) -> None:
+        """Say it once if the loss climbs."""
+        if rise > NOTABLE and not self.has_risen:
+            self.console.print(f"step {step}: the loss is {rise:.2f} above its lowest; {_SLOWER} if it stays so")
+        self.has_risen |= rise > NOTABLE
 
     def _look_up(self, log: TrainingLog | Silence) -> bool:
         """Validate, and save what must not be lost, where it is time; true when training is finished.
@@ -346,9 +369,21 @@ class Trainer:
 
     def _save_checkpoint(self) -> None:
         modules = [module.state_dict() for module in (self.model, self.step.objective)]
+        self.ranks.on_first(lambda: _check_finite(modules, self.progress.step))
         optimizers, files = self.optimizers.state_dict(), self.store.manifest["files"]
         queue = self.step.negatives.queue
         if self.config.loss.negatives_scope == "local" and self.ranks.size > 1:
             queue = torch.stack(self.ranks.gather(queue.cpu()))  # each is on a GPU of its own
         checkpoint = Checkpoint(self.progress, modules, optimizers, queue, files)
         self.ranks.on_first(lambda: save_checkpoint(self.out, checkpoint))
+
+
+def _check_finite(modules: list[dict[str, Tensor]], step: int) -> None:
+    """Refuse to keep weights that the last update has spoilt: no loss has told of it yet.
+
+    Raises:
+        TrainingError: names one of them.
+    """
+    for name, tensor in (pair for module in modules for pair in module.items()):
+        if not torch.isfinite(tensor.sum()):  # a sum needs no memory, and nothing that is not finite leaves it so
+            raise TrainingError(f"step {step}: the update has left {name} with numbers that are not finite; {_SLOWER}")

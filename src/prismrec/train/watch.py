@@ -1,0 +1,30 @@
+"""Whether training still learns: a loss that climbs away from its lowest is noticed, long before it is no number.
+
+Takes the loss of each step; gives how far it has risen, smoothed, in nats.
+"""
+
+from dataclasses import dataclass
+
+SMOOTHED_OVER = 50
+"""Steps; the weight of a loss falls to 1/e over so many."""
+NOTABLE = 1.0
+"""Nats: the likelihood of the positives has fallen to 1/e of its best, which noise of batches does not do."""
+
+
+@dataclass
+class LossWatch:
+    """The loss since training has settled."""
+
+    smoothed: float = 0.0
+    lowest: float = 0.0
+    steps: int = 0
+    """That were seen."""
+
+    def see(self, loss: float) -> float:
+        """Take in the loss of a step; gives the rise of the smoothed loss above its lowest."""
+        self.steps += 1
+        # a plain mean at first, or the first loss would weigh as much as all that follow
+        self.smoothed += (loss - self.smoothed) / min(self.steps, SMOOTHED_OVER)
+        if self.steps <= SMOOTHED_OVER or self.smoothed < self.lowest:
+            self.lowest = self.smoothed
+        return self.smoothed - self.lowest
