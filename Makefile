@@ -1,5 +1,7 @@
 # Each target creates what it needs in .venv; PYTHON is any Python from 3.11.
 PYTHON ?= python3
+# Options of `make test`, for example COVERAGE=--cov to name the lines that no test has run.
+COVERAGE ?=
 # The first thing installed, so that nothing else brings in another build of torch.
 TORCH ?= torch==2.13.0
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -9,7 +11,7 @@ PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check --con
 TORCHREC := torchrec==1.8.0
 FBGEMM ?= fbgemm-gpu-cpu==1.8.0
 
-.PHONY: demo distributed test check docs format bench clean
+.PHONY: demo distributed test check minimal audit sbom docs format bench clean
 
 demo: .venv/demo.stamp  ## Train on real purchases and recommend real products
 	.venv/bin/prismrec demo
@@ -17,13 +19,26 @@ demo: .venv/demo.stamp  ## Train on real purchases and recommend real products
 distributed: .venv/distributed.stamp  ## Install what training in several processes needs
 
 test: .venv/dev.stamp  ## Run every test
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile $(COVERAGE)
 
 check: .venv/dev.stamp  ## Lint, formatting, types and import rules
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+minimal:  ## Install the core without extras, for one Python, and run every verb: make minimal PYTHON=python3.13
+	$(PYTHON) -m venv --clear .venv-minimal
+	.venv-minimal/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "$(TORCH)" .
+	.venv-minimal/bin/python -m pip check
+	.venv-minimal/bin/python tests/minimal.py
+
+audit: .venv/dev.stamp  ## Look up known vulnerabilities of the pinned dependencies
+	.venv/bin/python deploy/audit.py
+
+sbom: .venv/dev.stamp  ## Write the bill of materials of the minimal installation to sbom.json (CycloneDX)
+	test -d .venv-minimal || $(MAKE) minimal
+	.venv/bin/cyclonedx-py environment .venv-minimal --pyproject pyproject.toml --output-reproducible -o sbom.json
 
 docs: .venv/dev.stamp  ## Build the documentation into site/
 	.venv/bin/mkdocs build --strict
@@ -39,7 +54,7 @@ bench: .venv/dev.stamp  ## Measure preparation, training and serving; results on
 	.venv/bin/python benchmarks/serving.py --work /tmp/prismrec-serving
 
 clean:  ## Remove the environment and what the demo and docs made
-	rm -rf .venv demo site
+	rm -rf .venv .venv-minimal demo site sbom.json
 
 .venv/torch.stamp: constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "PrismRec needs Python 3.11 or newer; run: make PYTHON=python3.12 ...")'
