@@ -29,7 +29,7 @@ EXTRAS = (
     "redis",
     "torchrec",
 )
-SETTINGS = "train.max_steps=20 train.batch_size=64 train.device=cpu model.embedding_dim=16".split()
+SETTINGS = ("train.max_steps=20", "train.batch_size=64", "train.device=cpu", "model.embedding_dim=16")
 
 
 def say(text: str) -> None:
