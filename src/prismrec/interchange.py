@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from prismrec.data.tables import is_pandas, read_table
-from prismrec.errors import DataError
+from prismrec.data.tables import first_line, from_pandas, is_pandas, read_table
+from prismrec.errors import DataError, shown
 
 Frame = Any
 """A Polars frame, or a pandas frame (`Any`: pandas need not be installed)."""
@@ -34,16 +34,17 @@ def as_frame(given: Ids, column: str, name: str) -> pl.DataFrame:
     if isinstance(given, pl.DataFrame | pl.LazyFrame) or (is_pandas(given) and hasattr(given, "columns")):
         return read_table(given, name)
     if is_pandas(given):
-        return pl.DataFrame({column: pl.from_pandas(given)})
+        return from_pandas(given.to_frame(column), name)
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
         raise DataError(
-            f"{name}: expected a list, array or series of ids, or a frame, found {given!r}; put a single id in a list"
+            f"{name}: expected a list, array or series of ids, or a frame, found {shown(given)}; put a single id in "
+            "a list"
         )
     values = given.tolist() if isinstance(given, np.ndarray) else given
     try:
         return pl.DataFrame({column: values if isinstance(values, pl.Series) else list(values)})
-    except (TypeError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{name}: expected ids of one type ({' '.join(str(error).split())})") from error
+    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{name}: expected ids of one type ({first_line(error)})") from error
 
 
 def as_given(frame: pl.DataFrame, pandas: bool) -> Frame:

@@ -27,6 +27,7 @@ from prismrec.workspace import Workshop
 
 EVENT_COLUMNS = (USER, ITEM, TIME, DWELL, WEIGHT, UNIFORM)
 _RESERVED = ("request", "item", "time")
+_OURS = "__"  # names that begin so are of columns that work needs
 
 
 def source_files(source: Path | str) -> list[str]:
@@ -83,7 +84,7 @@ def _context_features(table: Table, config: PrepareConfig) -> tuple[str, ...]:
     chosen = further if config.context_features is None else config.context_features
     require(table, chosen)
     for name in chosen:
-        if name in (*EVENT_COLUMNS, *_RESERVED):
+        if name in (*EVENT_COLUMNS, *_RESERVED) or name.startswith(_OURS):
             raise ConfigError(
                 f"context_features: {name!r} is a name that PrismRec uses itself; list only others, or rename the "
                 f"column, for example --columns event_{name}={name}"

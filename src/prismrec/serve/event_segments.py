@@ -91,4 +91,16 @@ def _read_header(path: Path, content: bytes) -> tuple[tuple[str, ...], int]:
             f"{path}: expected an event log of format {_VERSION}, found {version}; "
             "serve it with the version of PrismRec that wrote it"
         )
-    return tuple(json.loads(names)), _HEADER.size + length
+    return _features(path, names), _HEADER.size + length
+
+
+def _features(path: Path, names: bytes) -> tuple[str, ...]:
+    try:
+        features = json.loads(names)
+    except (ValueError, RecursionError) as error:
+        raise damage(path, _HEADER.size, "names of context features that are no JSON") from error
+    if not isinstance(features, list) or not all(isinstance(name, str) for name in features):
+        raise damage(path, _HEADER.size, "names of context features that are no list of text")
+    if len(set(features)) < len(features):
+        raise damage(path, _HEADER.size, "a context feature that is named twice")
+    return tuple(features)
