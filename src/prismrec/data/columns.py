@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from prismrec.data.schema import TITLE, stable_keys
-from prismrec.errors import DataError
+from prismrec.errors import DataError, shown
 
 MAX_VALUES = 64
 LATEST = 253_402_300_799  # the last second of the year 9999; later ones are milliseconds
@@ -35,7 +35,9 @@ def id_column(table: str, name: str, dtype: pl.DataType) -> Column:
     if isinstance(dtype, pl.Categorical | pl.Enum):
         column = column.cast(pl.String)
     elif not (_is_integer(dtype) or dtype in (pl.String, pl.Null)):
-        raise DataError(f"{table}: column {name!r}: expected integer or text ids, found {dtype}; convert the column")
+        raise DataError(
+            f"{table}: column {shown(name)}: expected integer or text ids, found {dtype}; convert the column"
+        )
     return Column(name, column, column.is_null(), "an id")
 
 
@@ -50,7 +52,7 @@ def time_column(table: str, name: str, dtype: pl.DataType) -> Column:
         seconds = column.cast(pl.Int64, strict=False)
     else:
         raise DataError(
-            f"{table}: column {name!r}: expected whole seconds, datetimes or ISO 8601 text, found {dtype}; "
+            f"{table}: column {shown(name)}: expected whole seconds, datetimes or ISO 8601 text, found {dtype}; "
             "convert the column"
         )
     expected = "seconds from 0 up (not milliseconds), or a datetime from 1970 on"
@@ -67,8 +69,9 @@ def dwell_column(table: str, name: str, dtype: pl.DataType) -> Column:
 
 def weight_column(table: str, name: str, dtype: pl.DataType) -> Column:
     """Finite numbers from 0 up, float32."""
-    weight = _number(table, name, dtype).cast(pl.Float32)
-    return Column(name, weight, ~(weight.is_finite() & (weight >= 0)), "a number from 0 to 3e38")
+    weight = _number(table, name, dtype)
+    values = weight.cast(pl.Float32)
+    return Column(name, values, ~(values.is_finite() & (weight >= 0)), "a number from 0 to 3e38")
 
 
 def uniform_column(table: str, name: str, dtype: pl.DataType) -> Column:
@@ -105,7 +108,7 @@ def feature_column(table: str, name: str, dtype: pl.DataType, remedy: str) -> Co
     elif dtype == pl.Null:
         column = column.cast(pl.Int64)
     elif not (_is_integer(dtype) or dtype in (pl.String, pl.Boolean)):
-        raise DataError(f"{table}: column {name!r}: expected {expected}, found {dtype}")
+        raise DataError(f"{table}: column {shown(name)}: expected {expected}, found {dtype}")
     return Column(name, column, pl.lit(False), expected)
 
 
@@ -118,7 +121,7 @@ def item_feature_column(table: str, name: str, dtype: pl.DataType, remedy: str) 
         inner = pl.String()
     if not (_is_integer(inner) or inner in (pl.String, pl.Null)):  # type: ignore[arg-type]
         raise DataError(
-            f"{table}: column {name!r}: expected lists of integers or text as ids, found {dtype}; convert, or {remedy}"
+            f"{table}: column {shown(name)}: expected lists of integers or text as ids, found {dtype}; convert, or {remedy}"
         )
     inner = pl.Int64() if inner == pl.Null else inner
     values = pl.col(name).cast(pl.List(inner)).list.drop_nulls().list.unique(maintain_order=True)
@@ -131,9 +134,11 @@ def shown_column(table: str, name: str, dtype: pl.DataType) -> None:
     """Refuse a column that answers cannot show: `title` is one value of JSON, others may be anything in a file."""
     one_value = dtype.is_integer() or dtype.is_float() or isinstance(dtype, pl.Categorical | pl.Enum)
     if name == TITLE and not (one_value or dtype in (pl.String, pl.Boolean, pl.Null)):
-        raise DataError(f"{table}: column {name!r}: expected text to show, found {dtype}; convert the column")
+        raise DataError(f"{table}: column {shown(name)}: expected text to show, found {dtype}; convert the column")
     if dtype in (pl.Object, pl.Int128, pl.UInt128):
-        raise DataError(f"{table}: column {name!r}: expected values to write to a file, found {dtype}; convert them")
+        raise DataError(
+            f"{table}: column {shown(name)}: expected values to write to a file, found {dtype}; convert them"
+        )
 
 
 def column_keys(values: pl.Series) -> pl.Series:
@@ -158,7 +163,7 @@ def _is_integer(dtype: pl.DataType) -> bool:
 
 def _number(table: str, name: str, dtype: pl.DataType) -> pl.Expr:
     if not (dtype.is_numeric() or dtype in (pl.String, pl.Null)):
-        raise DataError(f"{table}: column {name!r}: expected numbers, found {dtype}; convert the column")
+        raise DataError(f"{table}: column {shown(name)}: expected numbers, found {dtype}; convert the column")
     return pl.col(name).cast(pl.Float64, strict=False)
 
 

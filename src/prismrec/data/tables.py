@@ -125,7 +125,9 @@ class Table:
         row = int(self.collect(self.frame.select(pl.arg_where(invalid).first())).item())
         found = _found(self.collect(self.frame.select(column.name).slice(row, 1)).to_series())
         name, row = self._locate(row)
-        raise DataError(f"{name}: column {column.name!r}, row {row + 1}: expected {column.expected}, found {found}")
+        raise DataError(
+            f"{name}: column {shown(column.name)}, row {row + 1}: expected {column.expected}, found {found}"
+        )
 
     def _locate(self, row: int) -> tuple[str, int]:
         """The file that holds a row of the table, and which row it is there."""
@@ -231,17 +233,18 @@ def with_text(table: Table, name: str) -> Table:
 
 
 def require(table: Table, names: tuple[str, ...]) -> None:
-    """Refuse a table without these columns, or with one that has no name.
+    """Refuse a table without these columns, or with one that has none.
 
     Raises:
         DataError: says which column is missing, which there are, and how to name it.
     """
     found = table.columns
-    if "" in found:
-        raise DataError(
-            f"{table.name}: expected a name for every column, found none for column {[*found].index('') + 1}; leave it "
-            "out (pandas: to_csv(..., index=False))"
-        )
+    for place, name in enumerate(found, 1):
+        if not name or "\0" in name:  # Arrow has no names with NUL
+            raise DataError(
+                f"{table.name}: expected a name for every column, found {shown(name)} for column {place}; rename it, or "
+                "leave it out (pandas: to_csv(..., index=False))"
+            )
     for name in names:
         if name not in found:
             raise DataError(

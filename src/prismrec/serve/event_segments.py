@@ -56,6 +56,8 @@ def read_segment(path: Path) -> Segment:
     Raises:
         ArtifactError: the file is not of this format, or damaged before its end.
     """
+    if not path.is_file():  # a pipe would be waited for
+        raise ArtifactError(f"{path}: expected a file of events, found something else; move it away")
     content = path.read_bytes()
     features, start = _read_header(path, content)
     width = 8 * (4 + len(features)) + _CRC_BYTES
@@ -84,7 +86,7 @@ def _read_header(path: Path, content: bytes) -> tuple[tuple[str, ...], int]:
         raise damage(path, 0, "expected the header of an event log")
     _, version, length, crc = _HEADER.unpack_from(content)
     names = content[_HEADER.size : _HEADER.size + length]
-    if zlib.crc32(_CHECKED.pack(version, length) + names) != crc:
+    if len(names) < length or zlib.crc32(_CHECKED.pack(version, length) + names) != crc:
         raise damage(path, 0, "a header whose checksum is wrong")
     if version != _VERSION:
         raise ArtifactError(
