@@ -133,7 +133,7 @@ def test_values_in_redis_that_are_no_events(redis_server, caplog, tried) -> None
         assert "strange:5: left out 9 values that are no events" in caplog.text
         client.set("strange:8", "text")
         with pytest.raises(
-            Exception, match="expected an answer to a request for events, found ResponseError: .*WRONGTYPE"
+            Exception, match=r"expected an answer to a request for events, found ResponseError: .*WRONGTYPE"
         ):
             store.read([8])
         client.close()

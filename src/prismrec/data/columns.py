@@ -121,7 +121,8 @@ def item_feature_column(table: str, name: str, dtype: pl.DataType, remedy: str) 
         inner = pl.String()
     if not (_is_integer(inner) or inner in (pl.String, pl.Null)):  # type: ignore[arg-type]
         raise DataError(
-            f"{table}: column {shown(name)}: expected lists of integers or text as ids, found {dtype}; convert, or {remedy}"
+            f"{table}: column {shown(name)}: expected lists of integers or text as ids, found {dtype}; convert, or "
+            f"{remedy}"
         )
     inner = pl.Int64() if inner == pl.Null else inner
     values = pl.col(name).cast(pl.List(inner)).list.drop_nulls().list.unique(maintain_order=True)

@@ -242,8 +242,8 @@ def require(table: Table, names: tuple[str, ...]) -> None:
     for place, name in enumerate(found, 1):
         if not name or "\0" in name:  # Arrow has no names with NUL
             raise DataError(
-                f"{table.name}: expected a name for every column, found {shown(name)} for column {place}; rename it, or "
-                "leave it out (pandas: to_csv(..., index=False))"
+                f"{table.name}: expected a name for every column, found {shown(name)} for column {place}; rename it, "
+                "or leave it out (pandas: to_csv(..., index=False))"
             )
     for name in names:
         if name not in found:
