@@ -40,10 +40,14 @@ def as_frame(given: Ids, column: str, name: str) -> pl.DataFrame:
             f"{name}: expected a list, array or series of ids, or a frame, found {shown(given)}; put a single id in "
             "a list"
         )
-    values = given.tolist() if isinstance(given, np.ndarray) else given
+    if isinstance(given, pl.Series):
+        return pl.DataFrame({column: given})
+    values = given.tolist() if isinstance(given, np.ndarray) else list(given)
+    if len({isinstance(value, str) for value in values if value is not None}) > 1:
+        raise DataError(f"{name}: expected ids of one type, found text and others; convert them")
     try:
-        return pl.DataFrame({column: values if isinstance(values, pl.Series) else list(values)})
-    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
+        return pl.DataFrame({column: values})
+    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise DataError(f"{name}: expected ids of one type ({first_line(error)})") from error
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from prismrec.config import Config
-from prismrec.serve.event_segments import header_bytes, record_bytes
+from prismrec.serve.event_segments import record_bytes
 from prismrec.toml import dump_toml
 
 from .strange import TIMES
 
 ROWS = np.arange(12, dtype=np.int64).reshape(2, 6)
 CORPUS = {
-    "segment": header_bytes(("page", "shop")) + record_bytes(ROWS),
+    "segment": b'["page", "shop"]\n' + record_bytes(ROWS),
     "toml": dump_toml(Config()).encode(),
     "settings": b"train.epochs=5\nmodel.routing=hard\nmodel.dwell_boundaries=[1, 2]",
     "values": ROWS[0, :5].tobytes() + b"\n" + ROWS[1, :3].tobytes(),

@@ -19,8 +19,9 @@ from prismrec.data.columns import (
     uniform_column,
     weight_column,
 )
+from prismrec.data.files import find_files
 from prismrec.data.schema import DWELL, ITEM, TIME, UNIFORM, USER, WEIGHT, Schema
-from prismrec.data.tables import Source, Table, csv_to_parquet, find_files, open_files, open_table, require
+from prismrec.data.tables import Source, Table, csv_to_parquet, open_files, open_table, require
 from prismrec.errors import ConfigError, DataError, listed_names, shown
 from prismrec.locations import fetch, find_tables, is_url, local
 from prismrec.workspace import Workshop

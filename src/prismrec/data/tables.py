@@ -6,7 +6,6 @@ and then in a stream, so that a table may be larger than memory.
 
 import contextlib
 import itertools
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,6 +15,7 @@ from typing import Any
 import polars as pl
 
 from prismrec.data.columns import LATEST, Column
+from prismrec.data.files import find_files
 from prismrec.errors import DataError, listed_names, shown
 
 Source = Path | str | pl.DataFrame | pl.LazyFrame | Any
@@ -24,7 +24,6 @@ Source = Path | str | pl.DataFrame | pl.LazyFrame | Any
 _UNREADABLE = (pl.exceptions.PolarsError, ValueError, TypeError, OverflowError, NotImplementedError)  # of Arrow, too
 _EARLIEST = -62_135_596_800  # the first second of the year 1
 _LONGEST = 500  # characters of another library's message
-_NOT_UTF8 = re.compile("[\ud800-\udfff]")  # what Python makes of other bytes in the name of a file
 _INTEGER = r"^(0|-?[1-9]\d{0,17})$"  # no leading zeros: "007" is a name
 
 
@@ -257,41 +256,6 @@ def csv_to_parquet(file: Path, name: str, out: Path) -> None:
     """Write a CSV file as Parquet, every column text, in a stream; it has this name in messages."""
     with Table(name, _scan(file), (file,), (name,)).reading():
         _scan(file).sink_parquet(out, compression="lz4")
-
-
-def find_files(path: Path) -> tuple[Path, ...]:
-    """The Parquet or CSV files of a folder or a glob by rising name, or the one that is named.
-
-    Raises:
-        DataError: there are none, or of both kinds.
-    """
-    if _is_folder(path):
-        files = sorted(file for file in path.rglob("*") if file.suffix in (".parquet", ".csv") and not file.is_dir())
-    elif any(character in path.name for character in "*?["):
-        files = sorted(path.parent.glob(path.name))
-    else:
-        files = [path]
-    for file in files:
-        if not file.is_file():
-            what = "something else" if file.exists() else "nothing"
-            raise DataError(f"{file}: expected a Parquet or CSV file, found {what} there")
-        if _NOT_UTF8.search(str(file)):
-            raise DataError(f"{file}: expected a name in UTF-8, found other bytes; rename the file")
-    if not files:
-        raise DataError(f"{path}: expected Parquet or CSV files, found none")
-    kinds = {file.suffix for file in files}
-    if not kinds <= {".parquet", ".csv"} or len(kinds) > 1:
-        raise DataError(
-            f"{path}: expected files that end in .parquet, or in .csv, found {', '.join(sorted(kinds)) or 'no ending'}"
-        )
-    return tuple(files)
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError as error:
-        raise DataError(f"{listed_names([path])}: could not be read ({error.strerror})") from error
 
 
 def _scan(files: Path | tuple[Path, ...]) -> pl.LazyFrame:
