@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from prismrec.data.tables import first_line, from_pandas, is_pandas, read_table
+from prismrec.data.tables import UNREADABLE, first_line, is_pandas, read_table
 from prismrec.errors import DataError, shown
 
 Frame = Any
@@ -33,8 +33,6 @@ def as_frame(given: Ids, column: str, name: str) -> pl.DataFrame:
     """
     if isinstance(given, pl.DataFrame | pl.LazyFrame) or (is_pandas(given) and hasattr(given, "columns")):
         return read_table(given, name)
-    if is_pandas(given):
-        return from_pandas(given.to_frame(column), name)
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
         raise DataError(
             f"{name}: expected a list, array or series of ids, or a frame, found {shown(given)}; put a single id in "
@@ -42,12 +40,17 @@ def as_frame(given: Ids, column: str, name: str) -> pl.DataFrame:
         )
     if isinstance(given, pl.Series):
         return pl.DataFrame({column: given})
+    if is_pandas(given):
+        try:
+            return pl.DataFrame({column: pl.from_pandas(given)})
+        except UNREADABLE as error:
+            raise DataError(f"{name}: could not be read ({first_line(error)})") from error
     values = given.tolist() if isinstance(given, np.ndarray) else list(given)
     if len({isinstance(value, str) for value in values if value is not None}) > 1:
         raise DataError(f"{name}: expected ids of one type, found text and others; convert them")
     try:
         return pl.DataFrame({column: values})
-    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+    except (*UNREADABLE, pl.exceptions.PanicException) as error:
         raise DataError(f"{name}: expected ids of one type ({first_line(error)})") from error
 
 

@@ -21,7 +21,7 @@ from prismrec.errors import DataError, listed_names, shown
 Source = Path | str | pl.DataFrame | pl.LazyFrame | Any
 """A file, a folder or glob of files, a Polars frame, or a pandas frame (`Any`: pandas need not be installed)."""
 
-_UNREADABLE = (pl.exceptions.PolarsError, ValueError, TypeError, OverflowError, NotImplementedError)  # of Arrow, too
+UNREADABLE = (pl.exceptions.PolarsError, ValueError, TypeError, OverflowError, NotImplementedError)  # of Arrow, too
 _EARLIEST = -62_135_596_800  # the first second of the year 1
 _LONGEST = 500  # characters of another library's message
 _INTEGER = r"^(0|-?[1-9]\d{0,17})$"  # no leading zeros: "007" is a name
@@ -196,7 +196,7 @@ def from_pandas(frame: Any, name: str) -> pl.DataFrame:
     """
     try:
         return pl.from_pandas(frame)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DataError(f"{name}: {_unreadable(frame)}could not be read ({first_line(error)})") from error
 
 
@@ -205,7 +205,7 @@ def _unreadable(frame: Any) -> str:
     for place, column in enumerate(frame.columns):
         try:
             pl.from_pandas(frame.iloc[:, [place]])
-        except _UNREADABLE:
+        except UNREADABLE:
             return f"column {shown(column)}: "
     return ""
 
