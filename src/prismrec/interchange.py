@@ -41,8 +41,9 @@ def as_frame(given: Ids, column: str, name: str) -> pl.DataFrame:
     if isinstance(given, pl.Series):
         return pl.DataFrame({column: given})
     if is_pandas(given):
+        series: Any = given
         try:
-            return pl.DataFrame({column: pl.from_pandas(given)})
+            return pl.DataFrame({column: pl.from_pandas(series)})
         except UNREADABLE as error:
             raise DataError(f"{name}: could not be read ({first_line(error)})") from error
     values = given.tolist() if isinstance(given, np.ndarray) else list(given)
