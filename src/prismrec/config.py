@@ -4,15 +4,26 @@ Unknown keys and values out of range are errors that name the key. A store and a
 full configuration, so they can be repeated.
 """
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+_TOO_LARGE = 2**40
 
 
 class Section(BaseModel):
     """Settings that are read once, checked whole and never changed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _fits(cls, value: Any) -> Any:
+        """Products of a few settings must be integers of 64 bits."""
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(number, int) and abs(number) >= _TOO_LARGE for number in numbers):
+            raise ValueError("expected whole numbers below 2^40, found larger ones")
+        return value
 
 
 class PrepareConfig(Section):

@@ -8,8 +8,32 @@
     │   └── RankError    another process of a distributed training failed, which says why, or is gone
     └── SearchIndexError an index cannot be built at the required recall, or does not fit its vectors
 
-The CLI prints the message on one line and exits with status 1; anything else is a defect.
+The CLI prints the message on one line and exits with status 1; anything else is a defect. What came is shown by `shown`
+and `listed_names`, so that a message stays short whatever came.
 """
+
+import reprlib
+from collections.abc import Iterable
+
+_MOST_NAMES = 20
+
+
+class _Short(reprlib.Repr):
+    """Text and numbers up to 200 characters, containers up to 20 values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = 200
+        self.maxlist = self.maxtuple = self.maxdict = 20
+
+    def repr_int(self, x: int, level: int) -> str:
+        try:
+            return super().repr_int(x, level)
+        except ValueError:  # Python writes no more digits
+            return f"an integer of {x.bit_length():,} bits"
+
+
+_SHORT = _Short()
 
 
 class PrismRecError(Exception):
@@ -41,3 +65,19 @@ class RankError(TrainingError):
 
 class SearchIndexError(PrismRecError):
     """An index cannot be built at the required recall, or does not fit its vectors."""
+
+
+def shown(value: object) -> str:
+    """A value in the words of Python; of a long one, both ends."""
+    return _SHORT.repr(value)
+
+
+def listed_names(names: Iterable[object]) -> str:
+    """Names with commas between; of many, the first, and how many more there are."""
+    texts = [_shortened(str(name)) for name in names]
+    more = len(texts) - _MOST_NAMES
+    return ", ".join(texts) if more <= 0 else f"{', '.join(texts[:_MOST_NAMES])} and {more:,} more"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHORT.maxstring else f"{text[: _SHORT.maxstring]}..."

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from prismrec.data.tables import is_pandas, read_table
-from prismrec.errors import DataError
+from prismrec.data.tables import UNREADABLE, first_line, is_pandas, read_table
+from prismrec.errors import DataError, shown
 
 Frame = Any
 """A Polars frame, or a pandas frame (`Any`: pandas need not be installed)."""
@@ -33,17 +33,26 @@ def as_frame(given: Ids, column: str, name: str) -> pl.DataFrame:
     """
     if isinstance(given, pl.DataFrame | pl.LazyFrame) or (is_pandas(given) and hasattr(given, "columns")):
         return read_table(given, name)
-    if is_pandas(given):
-        return pl.DataFrame({column: pl.from_pandas(given)})
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
         raise DataError(
-            f"{name}: expected a list, array or series of ids, or a frame, found {given!r}; put a single id in a list"
+            f"{name}: expected a list, array or series of ids, or a frame, found {shown(given)}; put a single id in "
+            "a list"
         )
-    values = given.tolist() if isinstance(given, np.ndarray) else given
+    if isinstance(given, pl.Series):
+        return pl.DataFrame({column: given})
+    if is_pandas(given):
+        series: Any = given
+        try:
+            return pl.DataFrame({column: pl.from_pandas(series)})
+        except UNREADABLE as error:
+            raise DataError(f"{name}: could not be read ({first_line(error)})") from error
+    values = given.tolist() if isinstance(given, np.ndarray) else list(given)
+    if len({isinstance(value, str) for value in values if value is not None}) > 1:
+        raise DataError(f"{name}: expected ids of one type, found text and others; convert them")
     try:
-        return pl.DataFrame({column: values if isinstance(values, pl.Series) else list(values)})
-    except (TypeError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{name}: expected ids of one type ({' '.join(str(error).split())})") from error
+        return pl.DataFrame({column: values})
+    except (*UNREADABLE, pl.exceptions.PanicException) as error:
+        raise DataError(f"{name}: expected ids of one type ({first_line(error)})") from error
 
 
 def as_given(frame: pl.DataFrame, pandas: bool) -> Frame:

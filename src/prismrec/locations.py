@@ -77,7 +77,10 @@ def find_tables(location: str) -> list[str]:
 def stamp(location: str) -> str:
     """What changes when the file changes: of a path, size and moment of the last change."""
     if not is_url(location):
-        status = local(location).stat()
+        try:
+            status = local(location).stat()
+        except (OSError, ValueError) as error:
+            raise DataError(f"{location}: could not be read ({error})") from error
         return f"{status.st_size} {status.st_mtime_ns}"
     with _naming(location):
         files, path = _files_of(location)

@@ -13,9 +13,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from prismrec.config import Config, PrepareConfig
-from prismrec.errors import ConfigError
+from prismrec.errors import ConfigError, listed_names, shown
 
 _Model = TypeVar("_Model", bound=BaseModel)
+_LARGEST = 2**20  # bytes of a file
+_DEEPEST = 16  # parts of a key
 
 
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
@@ -33,15 +35,28 @@ def load_settings(kind: type[_Model], path: Path | None = None, overrides: Seque
     Raises:
         ConfigError: the file cannot be read, or a key or value is not valid.
     """
-    content: dict[str, Any] = {}
-    if path is not None:
-        try:
-            content = tomllib.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path}: expected a TOML file ({error})") from error
+    content = {} if path is None else read_toml(path)
     for text in overrides:
         _apply(content, text)
     return _validate(kind, content, source=str(path) if path else "configuration")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file of up to 1 MiB.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(_LARGEST + 1)
+        if len(text) > _LARGEST:
+            raise ValueError("it has more than 1 MiB")
+        return tomllib.loads(text.decode())
+    except RecursionError:
+        raise ConfigError(f"{path}: expected a TOML file (it is nested too deeply)") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: expected a TOML file ({error})") from error
 
 
 def load_prepare_config(columns: Mapping[str, str] | None = None, overrides: Sequence[str] = ()) -> PrepareConfig:
@@ -88,30 +103,33 @@ def _validate(kind: type[_Model], content: dict[str, Any], source: str) -> _Mode
         return kind.model_validate(content)
     except ValidationError as error:
         problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"]) or "config"
+        key = listed_names([".".join(str(part) for part in problem["loc"])]) or "config"
         if problem["type"] == "value_error":  # of several settings: the message names them
             raise ConfigError(f"{source}: {key}: {problem['msg'].removeprefix('Value error, ')}") from error
-        raise ConfigError(f"{source}: {key}={problem['input']!r}: {problem['msg']}") from error
+        raise ConfigError(f"{source}: {key}={shown(problem['input'])}: {problem['msg']}") from error
 
 
 def _apply(content: dict[str, Any], setting: str) -> None:
     key, separator, text = setting.partition("=")
     if not separator or not key.strip():
-        raise ConfigError(f"--set {setting!r}: expected key=value, for example train.epochs=5")
+        raise ConfigError(f"--set {shown(setting)}: expected key=value, for example train.epochs=5")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        found = tomllib.loads(f"value = {text}")
+        value = found["value"] if len(found) == 1 else text.strip()
+    except (ValueError, RecursionError):
         value = text.strip()  # a bare word is a string: --set model.routing=hard
-    _put(content, key.strip(), value, f"--set {setting!r}")
+    _put(content, key.strip(), value, f"--set {shown(setting)}")
 
 
 def _put(content: dict[str, Any], key: str, value: Any, source: str) -> None:
     *parents, leaf = key.split(".")
+    if len(parents) >= _DEEPEST:
+        raise ConfigError(f"{source}: expected a key of at most {_DEEPEST} parts")
     section = content
     for parent in parents:
         section = section.setdefault(parent, {})
         if not isinstance(section, dict):
-            raise ConfigError(f"{source}: {parent!r} is a value, not a section")
+            raise ConfigError(f"{source}: {shown(parent)} is a value, not a section")
     section[leaf] = value
 
 

@@ -71,7 +71,7 @@ EVENTS = {
     "lists of dwell": (column("dwell", [1], [2], [3]), "column 'dwell': expected numbers, found List(Int64)"),
     "null weight": (
         column("weight", 1.0, None, 2.0),
-        "column 'weight', row 2: expected a number from 0 up, found None",
+        "column 'weight', row 2: expected a number from 0 to 3e38, found None",
     ),
     "weight not a number": (column("weight", 1.0, 2.0, float("nan")), "column 'weight', row 3: expected a number"),
     "two of exposure": (

@@ -9,13 +9,14 @@ import numpy as np
 import polars as pl
 
 from prismrec.config import PrepareConfig
-from prismrec.data.columns import Column, column_keys, id_column, item_feature_column
+from prismrec.data.columns import Column, column_keys, id_column, item_feature_column, shown_column
 from prismrec.data.ranges import flat_ranges
 from prismrec.data.schema import ITEM, KNOWN_ITEM_FEATURES
 from prismrec.data.tables import Table, require
 from prismrec.errors import DataError
 
 KEY = "key"
+ROW = "__item"
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Catalogue:
 
     @property
     def rows(self) -> pl.DataFrame:
-        """`item_id` and its catalogue row, int32."""
-        return self.items.select(ITEM, row=pl.int_range(1, pl.len() + 1, dtype=pl.Int32))
+        """`item_id` and `ROW`, its catalogue row, int32."""
+        return self.items.select(ITEM, pl.int_range(1, pl.len() + 1, dtype=pl.Int32).alias(ROW))
 
     def feature_keys(self) -> np.ndarray:
         """Keys of the features, int64 [I + 1, F]; row 0 is padding, all zero."""
@@ -69,6 +70,8 @@ def read_catalogue(table: Table, config: PrepareConfig) -> Catalogue:
         *(item_feature_column(table.name, name, found[name], "name it in display_columns") for name in features),
     ]
     repeated = Column(ITEM, columns[0].values, ~pl.col(ITEM).is_first_distinct(), "each item once")
+    for name in shown:
+        shown_column(table.name, name, found[name])
     table.check(columns)
     table.check([repeated])
     values = [column.values for column in columns]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from prismrec.data.schema import stable_keys
-from prismrec.errors import DataError
+from prismrec.data.schema import TITLE, stable_keys
+from prismrec.errors import DataError, shown
 
 MAX_VALUES = 64
-_LATEST = 253_402_300_799  # the last second of the year 9999; later ones are milliseconds
+LATEST = 253_402_300_799  # the last second of the year 9999; later ones are milliseconds
 _DATE, _ZONE = r"^\d{4}-\d\d-\d\d$", r"(Z|[+-]\d\d(:?\d\d)?)$"
 _FORMATS = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M%#z")
 
@@ -30,12 +30,14 @@ class Column:
 
 
 def id_column(table: str, name: str, dtype: pl.DataType) -> Column:
-    """Ids: integers of any width, or text; never null."""
+    """Ids: integers of up to 64 bits, or text; never null."""
     column = pl.col(name)
     if isinstance(dtype, pl.Categorical | pl.Enum):
         column = column.cast(pl.String)
-    elif not (dtype.is_integer() or dtype in (pl.String, pl.Null)):
-        raise DataError(f"{table}: column {name!r}: expected integer or text ids, found {dtype}; convert the column")
+    elif not (_is_integer(dtype) or dtype in (pl.String, pl.Null)):
+        raise DataError(
+            f"{table}: column {shown(name)}: expected integer or text ids, found {dtype}; convert the column"
+        )
     return Column(name, column, column.is_null(), "an id")
 
 
@@ -50,11 +52,11 @@ def time_column(table: str, name: str, dtype: pl.DataType) -> Column:
         seconds = column.cast(pl.Int64, strict=False)
     else:
         raise DataError(
-            f"{table}: column {name!r}: expected whole seconds, datetimes or ISO 8601 text, found {dtype}; "
+            f"{table}: column {shown(name)}: expected whole seconds, datetimes or ISO 8601 text, found {dtype}; "
             "convert the column"
         )
     expected = "seconds from 0 up (not milliseconds), or a datetime from 1970 on"
-    return Column(name, seconds.alias(name), ~seconds.is_between(0, _LATEST), expected)
+    return Column(name, seconds.alias(name), ~seconds.is_between(0, LATEST), expected)
 
 
 def dwell_column(table: str, name: str, dtype: pl.DataType) -> Column:
@@ -68,7 +70,8 @@ def dwell_column(table: str, name: str, dtype: pl.DataType) -> Column:
 def weight_column(table: str, name: str, dtype: pl.DataType) -> Column:
     """Finite numbers from 0 up, float32."""
     weight = _number(table, name, dtype)
-    return Column(name, weight.cast(pl.Float32), ~(weight.is_finite() & (weight >= 0)), "a number from 0 up")
+    values = weight.cast(pl.Float32)
+    return Column(name, values, ~(values.is_finite() & (weight >= 0)), "a number from 0 to 3e38")
 
 
 def uniform_column(table: str, name: str, dtype: pl.DataType) -> Column:
@@ -104,8 +107,8 @@ def feature_column(table: str, name: str, dtype: pl.DataType, remedy: str) -> Co
         return Column(name, whole.alias(name), fraction, expected)
     elif dtype == pl.Null:
         column = column.cast(pl.Int64)
-    elif not (dtype.is_integer() or dtype in (pl.String, pl.Boolean)):
-        raise DataError(f"{table}: column {name!r}: expected {expected}, found {dtype}")
+    elif not (_is_integer(dtype) or dtype in (pl.String, pl.Boolean)):
+        raise DataError(f"{table}: column {shown(name)}: expected {expected}, found {dtype}")
     return Column(name, column, pl.lit(False), expected)
 
 
@@ -116,15 +119,27 @@ def item_feature_column(table: str, name: str, dtype: pl.DataType, remedy: str) 
     inner = dtype.inner
     if isinstance(inner, pl.Categorical | pl.Enum):
         inner = pl.String()
-    if not (inner.is_integer() or inner in (pl.String, pl.Null)):
+    if not (_is_integer(inner) or inner in (pl.String, pl.Null)):  # type: ignore[arg-type]
         raise DataError(
-            f"{table}: column {name!r}: expected lists of integers or text as ids, found {dtype}; convert, or {remedy}"
+            f"{table}: column {shown(name)}: expected lists of integers or text as ids, found {dtype}; convert, or "
+            f"{remedy}"
         )
     inner = pl.Int64() if inner == pl.Null else inner
     values = pl.col(name).cast(pl.List(inner)).list.drop_nulls().list.unique(maintain_order=True)
     return Column(
         name, values, (values.list.len() > MAX_VALUES).fill_null(False), f"at most {MAX_VALUES} values, or {remedy}"
     )
+
+
+def shown_column(table: str, name: str, dtype: pl.DataType) -> None:
+    """Refuse a column that answers cannot show: `title` is one value of JSON, others may be anything in a file."""
+    one_value = dtype.is_integer() or dtype.is_float() or isinstance(dtype, pl.Categorical | pl.Enum)
+    if name == TITLE and not (one_value or dtype in (pl.String, pl.Boolean, pl.Null)):
+        raise DataError(f"{table}: column {shown(name)}: expected text to show, found {dtype}; convert the column")
+    if dtype in (pl.Object, pl.Int128, pl.UInt128):
+        raise DataError(
+            f"{table}: column {shown(name)}: expected values to write to a file, found {dtype}; convert them"
+        )
 
 
 def column_keys(values: pl.Series) -> pl.Series:
@@ -142,9 +157,14 @@ def _iso_seconds(text: pl.Expr) -> pl.Expr:
     return pl.coalesce(moments).dt.epoch("s")
 
 
+def _is_integer(dtype: pl.DataType) -> bool:
+    """Whether it has at most 64 bits, as Arrow and NumPy have them."""
+    return dtype.is_integer() and dtype not in (pl.Int128, pl.UInt128)
+
+
 def _number(table: str, name: str, dtype: pl.DataType) -> pl.Expr:
     if not (dtype.is_numeric() or dtype in (pl.String, pl.Null)):
-        raise DataError(f"{table}: column {name!r}: expected numbers, found {dtype}; convert the column")
+        raise DataError(f"{table}: column {shown(name)}: expected numbers, found {dtype}; convert the column")
     return pl.col(name).cast(pl.Float64, strict=False)
 
 

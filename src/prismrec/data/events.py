@@ -19,14 +19,16 @@ from prismrec.data.columns import (
     uniform_column,
     weight_column,
 )
+from prismrec.data.files import find_files
 from prismrec.data.schema import DWELL, ITEM, TIME, UNIFORM, USER, WEIGHT, Schema
-from prismrec.data.tables import Source, Table, csv_to_parquet, find_files, open_files, open_table, require
-from prismrec.errors import ConfigError, DataError
+from prismrec.data.tables import Source, Table, csv_to_parquet, open_files, open_table, require
+from prismrec.errors import ConfigError, DataError, listed_names, shown
 from prismrec.locations import fetch, find_tables, is_url, local
 from prismrec.workspace import Workshop
 
 EVENT_COLUMNS = (USER, ITEM, TIME, DWELL, WEIGHT, UNIFORM)
 _RESERVED = ("request", "item", "time")
+_OURS = "__"  # names that begin so are of columns that work needs
 
 
 def source_files(source: Path | str) -> list[str]:
@@ -83,10 +85,11 @@ def _context_features(table: Table, config: PrepareConfig) -> tuple[str, ...]:
     chosen = further if config.context_features is None else config.context_features
     require(table, chosen)
     for name in chosen:
-        if name in (*EVENT_COLUMNS, *_RESERVED):
+        if name in (*EVENT_COLUMNS, *_RESERVED) or name.startswith(_OURS):
+            short = listed_names([name])
             raise ConfigError(
-                f"context_features: {name!r} is a name that PrismRec uses itself; list only others, or rename the "
-                f"column, for example --columns event_{name}={name}"
+                f"context_features: {shown(name)} is a name that PrismRec uses itself; list only others, or rename the "
+                f"column, for example --columns event_{short}={short}"
             )
     return chosen
 

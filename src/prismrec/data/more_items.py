@@ -15,7 +15,7 @@ from prismrec.data.columns import Column, item_feature_column
 from prismrec.data.schema import ITEM
 from prismrec.data.store import Store
 from prismrec.data.tables import Table, renamed, with_text
-from prismrec.errors import DataError
+from prismrec.errors import DataError, listed_names
 
 _log = logging.getLogger(__name__)
 
@@ -70,11 +70,13 @@ def _check_names(table: Table, store: Store) -> None:
     found, known = table.columns, [name for name in store.items.columns if name != KEY]
     unknown = [name for name in found if name not in known]
     if ITEM not in found:
-        raise DataError(f"{table.name}: expected a column {ITEM!r}, found only {', '.join(found)}; rename the column")
+        raise DataError(
+            f"{table.name}: expected a column {ITEM!r}, found only {listed_names(found)}; rename the column"
+        )
     if unknown:
         raise DataError(
-            f"{table.name}: expected the columns of the catalogue, {', '.join(known)}, found besides "
-            f"{', '.join(unknown)}; leave these out, or prepare and train with them"
+            f"{table.name}: expected the columns of the catalogue, {listed_names(known)}, found besides "
+            f"{listed_names(unknown)}; leave these out, or prepare and train with them"
         )
     missing = [name for name in dict.fromkeys(store.schema.item_features) if name not in found]
     if missing:

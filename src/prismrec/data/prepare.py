@@ -24,7 +24,7 @@ from prismrec.data.split import count_splits, split_starts
 from prismrec.data.store import KIND, Store
 from prismrec.data.tables import Source, Table, renamed, with_text
 from prismrec.engine import Engine, LocalEngine
-from prismrec.errors import ConfigError, DataError
+from prismrec.errors import ConfigError, DataError, listed_names
 from prismrec.locations import fingerprint, stamp
 from prismrec.workspace import Workshop, workshop
 
@@ -109,7 +109,7 @@ def _open_tables(
     found = list(event_table.columns) + (list(item_table.columns) if item_table else [])
     for ours, given in config.columns.items():
         if given not in found:
-            raise ConfigError(f"--columns {ours}={given}: expected one of the columns {', '.join(found)}")
+            raise ConfigError(f"--columns {ours}={given}: expected one of the columns {listed_names(found)}")
     of_items = {ours: given for ours, given in config.columns.items() if ours not in EVENT_COLUMNS or ours == ITEM}
     event_table = renamed(event_table, config.columns)
     if item_table is None:

@@ -14,6 +14,7 @@ USER, ITEM, TIME = "user_id", "item_id", "timestamp"
 DWELL, WEIGHT, UNIFORM = "dwell", "weight", "uniform"
 CATEGORY_FEATURES = ("category", "top_category")
 KNOWN_ITEM_FEATURES = ("brand", *CATEGORY_FEATURES)
+TITLE = "title"
 
 
 class Schema(BaseModel):

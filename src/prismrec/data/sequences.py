@@ -18,16 +18,17 @@ import polars as pl
 import pyarrow as pa
 
 from prismrec.config import PrepareConfig
-from prismrec.data.catalogue import Catalogue
+from prismrec.data.catalogue import ROW, Catalogue
 from prismrec.data.columns import Column, column_keys
 from prismrec.data.schema import DWELL, ITEM, TIME, UNIFORM, USER, WEIGHT, Schema
 from prismrec.data.tables import Table
-from prismrec.errors import DataError
+from prismrec.errors import DataError, shown
 from prismrec.workspace import Workshop
 
 _PART_EVENTS = _BUCKET_EVENTS = 4_000_000
 _SAMPLE = 1000  # users of a bucket's worth of events
-_USER, _ITEM, _BUCKET, _ROW = "__user", "__item", "__bucket", "__row"
+_USER_EVENTS = 5 * _BUCKET_EVENTS  # all of a user are sorted in one bucket
+_USER, _BUCKET, _ROW = "__user", "__bucket", "__row"
 _REASONS = ("duplicate", "repeated_item", "user_with_few_events")
 
 
@@ -65,7 +66,8 @@ def survey(events: Table, columns: list[Column], with_items: bool, shop: Worksho
         shop: where and by whom.
 
     Raises:
-        DataError: a value is not as expected (file, column and row are named), or there are no rows.
+        DataError: a value is not as expected (file, column and row are named), there are no rows, or too many of one
+            user.
     """
     total, stride = sum(events.lengths), max(1, _BUCKET_EVENTS // _SAMPLE)
     if not total:
@@ -83,9 +85,21 @@ def survey(events: Table, columns: list[Column], with_items: bool, shop: Worksho
     files = shop.make_numbered("survey", _count(total, _PART_EVENTS), lambda: survey_one)
     found = pl.read_parquet(files)
     users = found[USER].explode(empty_as_null=False).sort()
+    _refuse_many(events.name, users, stride)
     buckets = _count(total, _BUCKET_EVENTS)
     bounds = users.gather(np.arange(1, buckets) * len(users) // buckets).unique(maintain_order=True)
     return Survey(total, bounds, found[ITEM].explode(empty_as_null=False).unique().sort())
+
+
+def _refuse_many(table: str, sample: pl.Series, stride: int) -> None:
+    """Refuse more events of one user than memory has room for, as a sample shows them that has one of each `stride`."""
+    [most] = sample.value_counts().top_k(1, by="count").rows(named=True)
+    events = most["count"] * stride
+    if events > _USER_EVENTS:
+        raise DataError(
+            f"{table}: column {USER!r}: expected at most {_USER_EVENTS:,} events of a user, found about {events:,} of "
+            f"{shown(most[USER])}; leave out this user, who may stand for all that are unknown"
+        )
 
 
 def write_sequences(
@@ -182,7 +196,7 @@ def _layout(schema: Schema) -> list[tuple[str, str, tuple[int, ...], list[str]]]
     """The arrays of events: name, type, shape of a row, and the columns that each is made of."""
     width = len(schema.context_features)
     wanted = [
-        ("item", "<i4", (), [_ITEM], True),
+        ("item", "<i4", (), [ROW], True),
         ("time", "<i8", (), [TIME], True),
         ("dwell", "<i4", (), [DWELL], schema.has_dwell),
         ("weight", "<f4", (), [WEIGHT], schema.has_weight),
@@ -213,7 +227,7 @@ def _count(events: int, each: int) -> int:
 def _deal(events: pl.DataFrame, rows: pl.DataFrame, schema: Schema, bounds: pl.Series) -> pl.DataFrame:
     """The events of one part as integers, those of unknown items left out, with their buckets."""
     placed = events.join(rows, on=ITEM, how="left", maintain_order="left")
-    known = placed.rename({"row": _ITEM}).drop(ITEM).drop_nulls(_ITEM)
+    known = placed.drop(ITEM).drop_nulls(ROW)
     keys = [column_keys(known[name]).alias(name) for name in schema.context_features]
     return known.with_columns(*keys, bounds.search_sorted(known[USER], side="right").alias(_BUCKET))
 
@@ -244,7 +258,7 @@ def _sort(events: pl.DataFrame, config: PrepareConfig) -> tuple[pl.DataFrame, li
     kept = _without_repetitions(ordered)
     dropped = [len(ordered) - len(kept), 0, 0]
     if config.repeats == "drop":
-        first = kept.unique([USER, _ITEM], maintain_order=True, keep="first")
+        first = kept.unique([USER, ROW], maintain_order=True, keep="first")
         dropped[1], kept = len(kept) - len(first), first
     if config.min_user_events > 1:
         enough = kept.filter(pl.len().over(USER) >= config.min_user_events)

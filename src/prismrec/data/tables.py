@@ -14,13 +14,16 @@ from typing import Any
 
 import polars as pl
 
-from prismrec.data.columns import Column
-from prismrec.errors import DataError
+from prismrec.data.columns import LATEST, Column
+from prismrec.data.files import find_files
+from prismrec.errors import DataError, listed_names, shown
 
 Source = Path | str | pl.DataFrame | pl.LazyFrame | Any
 """A file, a folder or glob of files, a Polars frame, or a pandas frame (`Any`: pandas need not be installed)."""
 
-_ROW = "__row"
+UNREADABLE = (pl.exceptions.PolarsError, ValueError, TypeError, OverflowError, NotImplementedError)  # of Arrow, too
+_EARLIEST = -62_135_596_800  # the first second of the year 1
+_LONGEST = 500  # characters of another library's message
 _INTEGER = r"^(0|-?[1-9]\d{0,17})$"  # no leading zeros: "007" is a name
 
 
@@ -99,14 +102,14 @@ class Table:
         Raises:
             DataError: a value is not as expected (file, column and row are named), or there are no rows.
         """
-        faults = [column.invalid.fill_null(True).sum().alias(column.name) for column in columns]
-        found = self.collect(self.frame.select(pl.len().alias(_ROW), *faults)).row(0, named=True)
-        if not found[_ROW]:
+        faults = [column.invalid.fill_null(True).sum().alias(str(i)) for i, column in enumerate(columns)]
+        rows, *found = self.collect(self.frame.select(pl.len(), *faults)).row(0)
+        if not rows:
             raise DataError(f"{self.name}: expected at least one row, found an empty table")
-        for column in columns:
-            if found[column.name]:
+        for column, number in zip(columns, found, strict=True):
+            if number:
                 self._refuse(column)
-        return int(found[_ROW])
+        return int(rows)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
@@ -114,14 +117,16 @@ class Table:
         try:
             yield
         except (pl.exceptions.PolarsError, OSError) as error:
-            raise DataError(f"{self._culprit()}: could not be read ({_first_line(error)})") from error
+            raise DataError(f"{self._culprit()}: could not be read ({first_line(error)})") from error
 
     def _refuse(self, column: Column) -> None:
         invalid = column.invalid.fill_null(True)
         row = int(self.collect(self.frame.select(pl.arg_where(invalid).first())).item())
-        value = self.collect(self.frame.select(column.name).slice(row, 1)).item()
+        found = _found(self.collect(self.frame.select(column.name).slice(row, 1)).to_series())
         name, row = self._locate(row)
-        raise DataError(f"{name}: column {column.name!r}, row {row + 1}: expected {column.expected}, found {value!r}")
+        raise DataError(
+            f"{name}: column {shown(column.name)}, row {row + 1}: expected {column.expected}, found {found}"
+        )
 
     def _locate(self, row: int) -> tuple[str, int]:
         """The file that holds a row of the table, and which row it is there."""
@@ -183,6 +188,28 @@ def is_pandas(source: Any) -> bool:
     return type(source).__module__.partition(".")[0] == "pandas"
 
 
+def from_pandas(frame: Any, name: str) -> pl.DataFrame:
+    """A pandas frame as a Polars frame.
+
+    Raises:
+        DataError: a column holds values of several types, or of one that Arrow does not have; it is named.
+    """
+    try:
+        return pl.from_pandas(frame)
+    except UNREADABLE as error:
+        raise DataError(f"{name}: {_unreadable(frame)}could not be read ({first_line(error)})") from error
+
+
+def _unreadable(frame: Any) -> str:
+    """Which column of a pandas frame cannot be read by itself."""
+    for place, column in enumerate(frame.columns):
+        try:
+            pl.from_pandas(frame.iloc[:, [place]])
+        except UNREADABLE:
+            return f"column {shown(column)}: "
+    return ""
+
+
 def renamed(table: Table, columns: Mapping[str, str]) -> Table:
     """The table with our names of columns.
 
@@ -205,16 +232,22 @@ def with_text(table: Table, name: str) -> Table:
 
 
 def require(table: Table, names: tuple[str, ...]) -> None:
-    """Refuse a table without these columns.
+    """Refuse a table without these columns, or with one that has none.
 
     Raises:
         DataError: says which column is missing, which there are, and how to name it.
     """
     found = table.columns
+    for place, name in enumerate(found, 1):
+        if not name or "\0" in name:  # Arrow has no names with NUL
+            raise DataError(
+                f"{table.name}: expected a name for every column, found {shown(name)} for column {place}; rename it, "
+                "or leave it out (pandas: to_csv(..., index=False))"
+            )
     for name in names:
         if name not in found:
             raise DataError(
-                f"{table.name}: expected a column {name!r}, found only {', '.join(found)}; "
+                f"{table.name}: expected a column {name!r}, found only {listed_names(found)}; "
                 f"say which one it is, for example --columns {name}={next(iter(found), 'other')}"
             )
 
@@ -223,30 +256,6 @@ def csv_to_parquet(file: Path, name: str, out: Path) -> None:
     """Write a CSV file as Parquet, every column text, in a stream; it has this name in messages."""
     with Table(name, _scan(file), (file,), (name,)).reading():
         _scan(file).sink_parquet(out, compression="lz4")
-
-
-def find_files(path: Path) -> tuple[Path, ...]:
-    """The Parquet or CSV files of a folder or a glob by rising name, or the one that is named.
-
-    Raises:
-        DataError: there are none, or of both kinds.
-    """
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix in (".parquet", ".csv"))
-    elif any(character in path.name for character in "*?["):
-        files = sorted(path.parent.glob(path.name))
-    else:
-        files = [path]
-        if not path.is_file():
-            raise DataError(f"{path}: expected a Parquet or CSV file, found nothing there")
-    if not files:
-        raise DataError(f"{path}: expected Parquet or CSV files, found none")
-    kinds = {file.suffix for file in files}
-    if not kinds <= {".parquet", ".csv"} or len(kinds) > 1:
-        raise DataError(
-            f"{path}: expected files that end in .parquet, or in .csv, found {', '.join(sorted(kinds)) or 'no ending'}"
-        )
-    return tuple(files)
 
 
 def _scan(files: Path | tuple[Path, ...]) -> pl.LazyFrame:
@@ -267,9 +276,19 @@ def _lazy(source: Any, name: str) -> pl.LazyFrame:
     if isinstance(source, pl.DataFrame | pl.LazyFrame):
         return source.lazy()
     if is_pandas(source) and hasattr(source, "columns"):
-        return pl.from_pandas(source).lazy()
+        return from_pandas(source, name).lazy()
     raise DataError(f"{name}: expected a path, a Polars frame or a pandas frame, found {type(source).__name__}")
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+def _found(value: pl.Series) -> str:
+    """A value as a message shows it; Python has no dates after the year 9999, and Polars panics where it is asked."""
+    if isinstance(value.dtype, pl.Datetime | pl.Date):
+        seconds = value.dt.epoch("s").item()
+        if seconds is not None and not _EARLIEST <= seconds <= LATEST:
+            return f"{seconds} seconds from 1970 on"
+    return shown(value.item())
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message."""
+    return str(error).strip().partition("\n")[0][:_LONGEST] or type(error).__name__

@@ -7,10 +7,12 @@ events before a split, as for its evaluation.
 import numpy as np
 import polars as pl
 
+from prismrec.data.columns import id_column
 from prismrec.data.ranges import events_before
 from prismrec.data.schema import ITEM, USER
 from prismrec.data.store import Split
-from prismrec.errors import DataError
+from prismrec.data.tables import Table
+from prismrec.errors import DataError, shown
 from prismrec.evaluate.candidates import encode_range
 from prismrec.evaluate.metrics.auc import auc, pair_scores
 from prismrec.model.encode import encode_items
@@ -40,12 +42,17 @@ def labelled_auc(run: Run, pairs: pl.DataFrame, split: Split = "test") -> float:
         )
     users = _rows(pairs, USER, run.store.user_ids)
     items = _rows(pairs, ITEM, run.store.item_ids)
+    given = pairs.schema[LABEL]
+    if not (given.is_numeric() or given in (pl.Boolean, pl.String)):
+        raise DataError(f"labelled pairs: column {LABEL!r}: expected 0 and 1, found {given}")
     labels = pairs[LABEL].cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy()
     start, end, now = _histories(run, split)
     empty = np.flatnonzero(end[users] <= start[users])
     if len(empty):
         first = int(empty[0])
-        raise DataError(f"labelled pairs: row {first + 1}: user {pairs[USER][first]!r} has no event before {split!r}")
+        raise DataError(
+            f"labelled pairs: row {first + 1}: user {shown(pairs[USER][first])} has no event before {split!r}"
+        )
     item_vectors = encode_items(run.model, run.store)
     scores = np.empty(len(pairs), np.float32)
     for begin in range(0, len(pairs), _PAIRS_PER_BATCH):
@@ -69,10 +76,13 @@ def _histories(run: Run, split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 def _rows(pairs: pl.DataFrame, column: str, ids: pl.Series) -> np.ndarray:
     """Position of each id in the store's ids."""
+    Table("labelled pairs", pairs.lazy()).check([id_column("labelled pairs", column, pairs.schema[column])])
     known = pl.DataFrame({column: ids, "row": np.arange(len(ids))})
     wanted = pairs.select(pl.col(column).cast(ids.dtype, strict=False))
     rows = wanted.join(known, on=column, how="left", maintain_order="left")["row"]
     if rows.null_count():
         unknown = int(rows.is_null().arg_max() or 0)
-        raise DataError(f"labelled pairs: row {unknown + 1}: {column} {pairs[column][unknown]!r} is not in the store")
+        raise DataError(
+            f"labelled pairs: row {unknown + 1}: {column} {shown(pairs[column][unknown])} is not in the store"
+        )
     return rows.to_numpy()

@@ -16,7 +16,7 @@ from prismrec.data.more_items import aligned_keys, read_more_items
 from prismrec.data.schema import ITEM
 from prismrec.data.store import Store
 from prismrec.data.tables import Source, open_table
-from prismrec.errors import DataError
+from prismrec.errors import DataError, shown
 
 _log = logging.getLogger(__name__)
 
@@ -72,5 +72,5 @@ def _refuse_unplaced(table: str, item_ids: pl.Series, features: np.ndarray) -> N
     if len(unplaced):
         raise DataError(
             f"{table}: expected of each new item a feature that the model knows, found none of {len(unplaced)} items, "
-            f"the first {item_ids[int(unplaced[0])]!r}; leave these out, or prepare and train with them"
+            f"the first {shown(item_ids[int(unplaced[0])])}; leave these out, or prepare and train with them"
         )

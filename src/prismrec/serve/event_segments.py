@@ -56,6 +56,8 @@ def read_segment(path: Path) -> Segment:
     Raises:
         ArtifactError: the file is not of this format, or damaged before its end.
     """
+    if not path.is_file():  # a pipe would be waited for
+        raise ArtifactError(f"{path}: expected a file of events, found something else; move it away")
     content = path.read_bytes()
     features, start = _read_header(path, content)
     width = 8 * (4 + len(features)) + _CRC_BYTES
@@ -84,11 +86,23 @@ def _read_header(path: Path, content: bytes) -> tuple[tuple[str, ...], int]:
         raise damage(path, 0, "expected the header of an event log")
     _, version, length, crc = _HEADER.unpack_from(content)
     names = content[_HEADER.size : _HEADER.size + length]
-    if zlib.crc32(_CHECKED.pack(version, length) + names) != crc:
+    if len(names) < length or zlib.crc32(_CHECKED.pack(version, length) + names) != crc:
         raise damage(path, 0, "a header whose checksum is wrong")
     if version != _VERSION:
         raise ArtifactError(
             f"{path}: expected an event log of format {_VERSION}, found {version}; "
             "serve it with the version of PrismRec that wrote it"
         )
-    return tuple(json.loads(names)), _HEADER.size + length
+    return _features(path, names), _HEADER.size + length
+
+
+def _features(path: Path, names: bytes) -> tuple[str, ...]:
+    try:
+        features = json.loads(names)
+    except (ValueError, RecursionError) as error:
+        raise damage(path, _HEADER.size, "names of context features that are no JSON") from error
+    if not isinstance(features, list) or not all(isinstance(name, str) for name in features):
+        raise damage(path, _HEADER.size, "names of context features that are no list of text")
+    if len(set(features)) < len(features):
+        raise damage(path, _HEADER.size, "a context feature that is named twice")
+    return tuple(features)

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from prismrec.data.schema import ITEM
-from prismrec.errors import ConfigError, DataError
+from prismrec.errors import ConfigError, DataError, shown
 from prismrec.export.extend import new_vectors
 from prismrec.export.new_items import read_new_items
 from prismrec.export.reader import Bundle
@@ -100,7 +100,7 @@ class ItemVectors:
         unknown = asked.filter(row.is_null())
         if len(unknown):
             raise DataError(
-                f"items: expected items of the catalogue, found {len(unknown)} unknown, the first {unknown[0]!r}; "
+                f"items: expected items of the catalogue, found {len(unknown)} unknown, the first {shown(unknown[0])}; "
                 "leave them out"
             )
         return row.to_numpy()

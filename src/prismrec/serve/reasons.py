@@ -7,7 +7,7 @@ import polars as pl
 
 from prismrec.data.schema import ITEM, TIME, USER
 from prismrec.data.store import Store
-from prismrec.errors import DataError
+from prismrec.errors import DataError, listed_names
 from prismrec.serve.item_vectors import ItemVectors
 
 _PAIR = (USER, ITEM, "interest")
@@ -24,7 +24,7 @@ def recommended(given: pl.DataFrame) -> pl.DataFrame:
     if not set(_PAIR) <= set(given.columns):
         raise DataError(
             f"recommendations: expected columns {', '.join(_PAIR)}, as recommend gives them, found "
-            f"{', '.join(given.columns)}"
+            f"{listed_names(given.columns)}"
         )
     return given.select(_PAIR)
 

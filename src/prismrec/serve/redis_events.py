@@ -85,7 +85,9 @@ class RedisEvents:
         pipeline = self._client.pipeline(transaction=False)
         for user in users:
             pipeline.zrevrange(f"{self._prefix}:{user}", 0, self._max_events - 1)
-        answers = self._call(pipeline.execute)
+        answers = [
+            self._whole(user, members) for user, members in zip(users, self._call(pipeline.execute), strict=True)
+        ]
         place = np.repeat(np.arange(len(users)), [len(members) for members in answers])
         rows = np.column_stack([place, _unpack(list(chain.from_iterable(answers)), self._feature_keys)])
         rows = rows[firsts(rows)]
@@ -104,6 +106,16 @@ class RedisEvents:
 
     def close(self) -> None:
         self._client.close()
+
+    def _whole(self, user: int, members: list[bytes]) -> list[bytes]:
+        """The members that are events; others were written by something else under this prefix."""
+        whole = [member for member in members if _is_event(member)]
+        if len(whole) < len(members):
+            key = f"{self._prefix}:{user}"
+            _log.warning(
+                "Redis at %s: %s: left out %d values that are no events", self._server, key, len(members) - len(whole)
+            )
+        return whole
 
     def _call(self, ask: Callable[[], _Answer]) -> _Answer:
         try:
@@ -179,6 +191,11 @@ def _pack(events: Events, features: np.ndarray) -> list[bytes]:
     packed[:, CONTEXT::2] = features
     packed[:, CONTEXT + 1 :: 2] = rows[:, CONTEXT:]
     return [event.tobytes() for event in packed]
+
+
+def _is_event(member: bytes) -> bool:
+    """Whether its length is that of an event with some number of context features."""
+    return len(member) >= 8 * CONTEXT and (len(member) - 8 * CONTEXT) % 16 == 0
 
 
 def _unpack(members: Sequence[bytes], features: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from prismrec.data.columns import Column, column_keys, dwell_column, feature_col
 from prismrec.data.schema import DWELL, ITEM, TIME, USER
 from prismrec.data.store import Store
 from prismrec.data.tables import Table
-from prismrec.errors import DataError
+from prismrec.errors import DataError, listed_names, shown
 from prismrec.serve.events import Events
 from prismrec.serve.histories import NEW_USER
 
@@ -126,7 +126,7 @@ def read_ids(frame: pl.DataFrame, name: str, like: pl.Series, table: str = "user
 
 def _column(frame: pl.DataFrame, name: str, table: str = "users") -> pl.Series:
     if name not in frame.columns:
-        raise DataError(f"{table}: expected a column {name!r}, found only {', '.join(frame.columns)}")
+        raise DataError(f"{table}: expected a column {name!r}, found only {listed_names(frame.columns)}")
     return frame[name]
 
 
@@ -140,6 +140,6 @@ def _refuse_unknown(user_ids: pl.Series, position: pl.Series) -> None:
     unknown = user_ids.filter(position.is_null())
     if len(unknown):
         raise DataError(
-            f"users: expected users of the store, found {len(unknown)} unknown, the first {unknown[0]!r}; "
+            f"users: expected users of the store, found {len(unknown)} unknown, the first {shown(unknown[0])}; "
             f"leave them out, or give their events in columns {USER}, {ITEM}, {TIME}"
         )
