@@ -51,8 +51,11 @@ class Checkpoint:
 def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
     """Write the checkpoint; a crash leaves the earlier one."""
     content = vars(checkpoint) | {"progress": asdict(checkpoint.progress)}
-    with replacing_file(run / CHECKPOINT) as temporary:
-        torch.save(content, temporary)
+    with replacing_file(run / CHECKPOINT) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # what it makes of a full disk
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def load_checkpoint(run: Path) -> Checkpoint | None:
