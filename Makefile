@@ -11,7 +11,11 @@ PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check --con
 TORCHREC := torchrec==1.8.0
 FBGEMM ?= fbgemm-gpu-cpu==1.8.0
 
-.PHONY: demo distributed test check minimal audit sbom docs format bench clean
+# Of `make soak`: the number of kills, and what their moments are drawn from.
+ROUNDS ?= 60
+SEED ?= 0
+
+.PHONY: demo distributed test soak check minimal audit sbom docs format bench clean
 
 demo: .venv/demo.stamp  ## Train on real purchases and recommend real products
 	.venv/bin/prismrec demo
@@ -20,6 +24,9 @@ distributed: .venv/distributed.stamp  ## Install what training in several proces
 
 test: .venv/dev.stamp  ## Run every test
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile $(COVERAGE)
+
+soak: .venv/dev.stamp  ## Kill processes at random moments; ROUNDS=500 SEED=7 for other ones
+	PRISMREC_FAULT_ROUNDS=$(ROUNDS) PRISMREC_FAULT_SEED=$(SEED) OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests/faults
 
 check: .venv/dev.stamp  ## Lint, formatting, types and import rules
 	.venv/bin/ruff check

@@ -71,4 +71,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             tried.update(dict(getattr(report, "user_properties", ())).get("tried", {}))
     if tried:
         counts = ", ".join(f"{number:,} {what}" for what, number in sorted(tried.items()))
-        terminalreporter.write_line(f"bad input tried: {counts}")
+        terminalreporter.write_line(f"tried: {counts}")

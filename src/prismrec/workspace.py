@@ -82,7 +82,7 @@ def workshop(destination: Path, fingerprint: str | None, engine: Engine, console
         mark = folder / "made-of"
         kept = mark.is_file() and mark.read_text() == fingerprint
         for path in folder.iterdir():
-            if path.name.startswith(f".{destination.name}-") or not (kept or path.name == "lock"):
+            if not (kept or path.name == "lock"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         if fingerprint is not None:
             with replacing_file(mark) as temporary:

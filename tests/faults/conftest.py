@@ -1,4 +1,4 @@
-"""Tests of the bad-input suite say how much they tried; `tests/conftest.py` says it at the end of the session.
+"""A shop for all, and a count of what was tried; `tests/conftest.py` says it at the end of the session.
 
 Takes `tried("HTTP requests", 12)` from tests and fixtures; gives the numbers with pytest's reports, which reach the
 terminal from every worker of pytest-xdist.
@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
+from .commands import Commands
+from .shop import Shop, make_shop
 
 _counts: Counter[str] = Counter()
 
@@ -30,3 +33,13 @@ def pytest_runtest_makereport() -> Iterator[Any]:
         report.user_properties.append(("tried", dict(_counts)))
         _counts.clear()
     return report
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Commands:
+    return Commands(tmp_path_factory.mktemp("commands"))
+
+
+@pytest.fixture(scope="session")
+def shop(commands: Commands, tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    return make_shop(tmp_path_factory.mktemp("shop"), commands)

@@ -19,8 +19,9 @@ from typing import Any
 import httpx
 import pytest
 
+from ..processes import Server, wait_for
 from .conftest import NAMES, START
-from .processes import QUESTIONS, RECOMMEND, HeldRequest, Server, crowd, wait_for
+from .processes import QUESTIONS, RECOMMEND, HeldRequest, crowd
 
 KEY = "sesam"
 

@@ -26,7 +26,7 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
-from prismrec.artifact import describe_files, manifest_content, replace_manifest, synchronize
+from prismrec.artifact import describe_files, manifest_content, naming_full_disk, replace_manifest, synchronize
 from prismrec.config import PrepareConfig
 from prismrec.data.catalogue import KEY, Catalogue, catalogue_of
 from prismrec.data.columns import column_keys
@@ -83,7 +83,7 @@ def append(
         raise ConfigError(f"--late: expected refuse or drop, found {late!r}")
     console = console or Console(stderr=True)
     started = time.perf_counter()
-    with alone(store):
+    with alone(store), naming_full_disk(store):
         opened = Store.open(store, checksums=False)
         config = _settings(opened, columns, valid_from, test_from)
         with _new_part(opened) as directory:

@@ -60,7 +60,9 @@ def save_run(path: Path, config: Config, store: Store, weights: Mapping[str, Ten
     """
     write_config(path, config)
     with replacing_file(path / WEIGHTS) as temporary:
+        mode = temporary.stat().st_mode
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
+        temporary.chmod(mode)  # safetensors writes another file, which nobody else may read
     write_manifest(
         path,
         KIND,

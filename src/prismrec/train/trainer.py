@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from prismrec.artifact import naming_full_disk
 from prismrec.config import Config
 from prismrec.data.loader import ExampleLoader
 from prismrec.data.store import Store
@@ -79,7 +80,7 @@ def train(
     """
     if warm_start is not None and continue_from is not None:
         raise ConfigError("--warm-start, --continue-from: expected one of them, found both; a run begins as one other")
-    with join_ranks() as ranks, contextlib.ExitStack() as stack:
+    with join_ranks() as ranks, naming_full_disk(out), contextlib.ExitStack() as stack:
         console = (console or Console(stderr=True)) if ranks.first else Console(quiet=True)
         opened = ranks.together(lambda: Store.open(store))
         has_begun = ranks.on_first(lambda: (out / CONFIG).exists())
@@ -94,6 +95,7 @@ def train(
             stack.enter_context(deterministic_algorithms())
         if resume and not has_begun:
             console.print(f"{out}: no checkpoint to resume from, training starts at step 0")
+        ranks.on_first(lambda: _remove_leftovers(out))
         trainer = Trainer(opened, out, settings, console, ranks)
         if trainer.bfloat16 and not has_bfloat16(trainer.device):
             emulates = f"train.precision='bfloat16': {trainer.device} only emulates it; float32 is many times faster"
@@ -111,6 +113,12 @@ def train(
         else:
             trainer.run()
     return out
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Remove what a process that was killed has left of files that it wrote; safetensors has names of its own."""
+    for leftover in (*out.glob(".*.tmp"), *out.glob(".tmp??????")):
+        leftover.unlink()
 
 
 def _open_older(warm_start: Path | None, continue_from: Path | None) -> OlderRun | EarlierRun | None:
@@ -252,8 +260,6 @@ class Trainer:
     def _open_log(self) -> TrainingLog | Silence:
         if not self.ranks.first:
             return Silence()
-        for leftover in self.out.glob(".*.tmp"):  # of a process that was killed while it wrote
-            leftover.unlink()
         settings = self.config.train
         board = not settings.deterministic
         return TrainingLog(self.out, self.progress, self.total_steps, settings.batch_size, self.console, board=board)

@@ -1,0 +1,132 @@
+"""Servers killed at random moments: acknowledged events are there once, bundles change as a whole or not at all."""
+
+import contextlib
+import itertools
+import random
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import polars as pl
+
+from prismrec.artifact import read_manifest
+from prismrec.data.columns import column_keys
+from prismrec.serve.event_log import EventLog
+
+from ..processes import Server, wait_for
+from .shop import NUM_ITEMS, SEED, START, Shop, share
+
+Event = tuple[int, int]
+"""User and moment; no two events have both in common."""
+
+
+def post(client: httpx.Client, user: int, moments: list[int]) -> httpx.Response:
+    events = [{"item_id": 1 + moment % NUM_ITEMS, "timestamp": START + moment} for moment in moments]
+    return client.post("/v1/events", json={"user_id": user, "events": events})
+
+
+def stored(folder: Path) -> Counter[Event]:
+    """What is in the log of a server that is not running; users from 1000 to 1003."""
+    users = range(1000, 1004)
+    keys = column_keys(pl.Series(users)).to_list()
+    with contextlib.closing(EventLog(folder, ["shop"])) as log:
+        rows = zip(users, log.read(keys), strict=True)
+        return Counter((user, moment - START) for user, events in rows for moment in events.time.tolist())
+
+
+def append_until_killed(server: Server, seconds: float, first: int) -> tuple[set[Event], set[Event]]:
+    """Post events of four users from four threads; gives what was acknowledged, and what was under way."""
+    acknowledged: set[Event] = set()
+    begun: set[Event] = set()
+    with server.client() as client:
+        post(client, 1000, [first])  # the first request is slower
+    acknowledged.add((1000, first))
+
+    def append(user: int) -> None:
+        chance = random.Random(user)
+        with server.client() as client, contextlib.suppress(httpx.TransportError):
+            for number in itertools.count(first + 1, 4):
+                moments = [number + place for place in range(chance.randint(1, 4))]
+                events = {(user, moment) for moment in moments}
+                begun.update(events)
+                answer = post(client, user, moments)
+                assert answer.json() == {"events": len(moments), "unknown_items": 0}
+                acknowledged.update(events)
+
+    with ThreadPoolExecutor(4) as pool:
+        appending = [pool.submit(append, user) for user in range(1000, 1004)]
+        time.sleep(seconds)
+        server.process.kill()
+        for one in appending:
+            one.result()
+    return acknowledged, begun
+
+
+def test_acknowledged_events(shop: Shop, tmp_path: Path, tried: Callable[[str, int], None]) -> None:
+    chance, folder = random.Random(f"{SEED} events"), tmp_path / "events"
+    acknowledged: set[Event] = set()
+    begun: set[Event] = set()
+    for number in range(share("events")):
+        seconds = chance.uniform(0, 1)
+        with Server(shop.path("bundle"), tmp_path, f"--events={folder}") as server:
+            if acknowledged:
+                with server.client() as client:
+                    user, moment = max(acknowledged)
+                    assert post(client, user, [moment]).status_code == 200  # again, as clients do that were not told
+            more = append_until_killed(server, seconds, 1_000_000 * number)
+        acknowledged |= more[0]
+        begun |= more[1]
+        found = stored(folder)
+        where = f"PRISMREC_FAULT_SEED={SEED}, events, round {number + 1}: killed after {seconds:.3f} s"
+        assert set(found.values()) == {1}, where
+        assert acknowledged <= found.keys() <= acknowledged | begun, where
+        assert [path.name for path in sorted(folder.iterdir())] == ["events-000001.log", "lock"], where
+    tried(f"kills of events (seed {SEED})", share("events"))
+
+
+def test_a_change_of_bundles(shop: Shop, tmp_path: Path, tried: Callable[[str, int], None]) -> None:
+    """The link changes and the server is told; killed meanwhile, it serves what the link means when it is back."""
+    chance, link = random.Random(f"{SEED} swap"), tmp_path / "current"
+    bundles = [tmp_path / name for name in ("bundle", "extended")]
+    for bundle in bundles:
+        shutil.copytree(shop.path(bundle.name), bundle)
+    counts = {bundle: read_manifest(bundle, "bundle")["counts"]["items"] for bundle in bundles}
+    link.symlink_to(bundles[0])
+
+    def items(client: httpx.Client) -> int:
+        """How many items the served catalogue has: of all of them, none is left to recommend to a new user."""
+        answer = client.post("/v1/recommend", json={"user_id": -1, "k": 1000})
+        assert answer.status_code == 200
+        return len(answer.json()["items"])
+
+    def change_to(bundle: Path, server: Server) -> None:
+        following = tmp_path / "next"
+        following.symlink_to(bundle)
+        following.replace(link)
+        server.process.send_signal(signal.SIGHUP)
+
+    now, killed, duration = 0, 0, None
+    while killed < share("swap"):
+        with Server(link, tmp_path, f"--events={tmp_path / 'events'}") as server, server.client() as client:
+            where = f"PRISMREC_FAULT_SEED={SEED}, swap, round {killed}"
+            assert items(client) == counts[bundles[now]], where
+            if duration is None:  # undisturbed
+                began, now = time.monotonic(), 1 - now
+                change_to(bundles[now], server)
+                wait_for(lambda: items(client) == counts[bundles[now]])  # noqa: B023 (called here)
+                duration = time.monotonic() - began
+            now = 1 - now
+            change_to(bundles[now], server)
+            ends = time.monotonic() + chance.uniform(0, duration)
+            while time.monotonic() < ends:
+                assert items(client) in counts.values(), where
+            server.process.kill()
+            killed += 1
+    with Server(link, tmp_path, f"--events={tmp_path / 'events'}") as server, server.client() as client:
+        assert items(client) == counts[bundles[now]]
+    tried(f"kills of swap (seed {SEED})", killed)
