@@ -4,11 +4,20 @@ Unknown keys and values out of range are errors that name the key. A store and a
 full configuration, so they can be repeated.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 _TOO_LARGE = 2**40
+
+
+def _whole_numbers(value: Any) -> list[int]:
+    """Those of a setting, however they are nested."""
+    if isinstance(value, Mapping | tuple):
+        inner = value.values() if isinstance(value, Mapping) else value
+        return [number for each in inner for number in _whole_numbers(each)]
+    return [value] if isinstance(value, int) else []
 
 
 class Section(BaseModel):
@@ -20,8 +29,7 @@ class Section(BaseModel):
     @classmethod
     def _fits(cls, value: Any) -> Any:
         """Products of a few settings must be integers of 64 bits."""
-        numbers = value if isinstance(value, tuple) else (value,)
-        if any(isinstance(number, int) and abs(number) >= _TOO_LARGE for number in numbers):
+        if any(abs(number) >= _TOO_LARGE for number in _whole_numbers(value)):
             raise ValueError("expected whole numbers below 2^40, found larger ones")
         return value
 

@@ -56,7 +56,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except RecursionError:
         raise ConfigError(f"{path}: expected a TOML file (it is nested too deeply)") from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: expected a TOML file ({error})") from error
+        raise ConfigError(f"{path}: expected a TOML file ({listed_names([error])})") from error
 
 
 def load_prepare_config(columns: Mapping[str, str] | None = None, overrides: Sequence[str] = ()) -> PrepareConfig:

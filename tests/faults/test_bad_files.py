@@ -91,6 +91,14 @@ def test_damaged_files(tmp_path: Path, tried) -> None:
     assert number // 2 < refused < number
 
 
+@pytest.mark.parametrize("seed", [352, 399, 522, 1584, 1587])
+def test_where_polars_panics(tmp_path: Path, seed: int) -> None:
+    (tmp_path / "events.parquet").write_bytes(damaged(WHOLE[0], random.Random(seed)))
+    with pytest.raises(DataError, match=r"events\.parquet: "):
+        prepare(tmp_path / "events.parquet", None, tmp_path / "store", console=QUIET)
+    assert [path.name for path in tmp_path.iterdir()] == ["events.parquet"]
+
+
 CSV = {
     "an index of pandas": (
         b",user_id,item_id,timestamp\n0,1,2,3\n",

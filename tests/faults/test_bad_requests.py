@@ -92,3 +92,12 @@ def test_a_fraction_is_no_id_of_a_pair(fitted) -> None:
         DataError, match="labelled pairs: column 'user_id': expected integer or text ids, found Float64"
     ):
         labelled_auc(load_run(fitted._fitted.path / RUN), pairs)
+
+
+def test_categories_are_text(fitted) -> None:
+    pairs = pl.DataFrame({"user_id": ["0", "1"], "item_id": [1, 2], "label": [0, 1]})
+    as_text, as_categories = (
+        labelled_auc(load_run(fitted._fitted.path / RUN), pairs.cast({"user_id": dtype}))
+        for dtype in (pl.String, pl.Categorical)
+    )
+    assert as_text == as_categories

@@ -43,7 +43,7 @@ VALUES = st.one_of(
 )
 PATHS = st.sampled_from(KEYS) | st.builds("{}.{}".format, st.sampled_from(KEYS), st.text(max_size=4))
 PATHS |= st.sampled_from(
-    ["", ".", "..", "a" * 10**5, "train.", ".train", "train..epochs", "a." * 5000 + "b", "\udcff", "\0"]
+    ["", ".", "..", "a" * 10**4, "train.", ".train", "train..epochs", "a." * 5000 + "b", "\udcff", "\0"]
 )
 
 
@@ -61,7 +61,8 @@ def numbers(content: object) -> list[float]:
 def test_any_setting(tried, kind, given) -> None:
     found = outcome(lambda: load_settings(kind, None, [f"{key}={value}" for key, value in given]))
     if not isinstance(found, PrismRecError):
-        assert all(math.isfinite(number) and abs(number) < 2**40 for number in numbers(found.model_dump()))
+        for number in numbers(found.model_dump()):
+            assert math.isfinite(number) if isinstance(number, float) else abs(number) < 2**40
         if kind is Config:
             assert override(Config(), found.model_dump()) == found
     tried("settings", 1)
@@ -119,6 +120,7 @@ FILES = {
         b"[model]\ndwell_boundaries = [1, 99999999999999]",
         "model.dwell_boundaries: expected whole",
     ),
+    "too large in a table": (b"[model.hashing.primes]\na = [1099511627776]", "model.hashing.primes: expected whole"),
     "a list for a section": (b"[[train]]\nepochs = 1", "train=[{'epochs': 1}]: Input should be a valid dictionary"),
 }
 

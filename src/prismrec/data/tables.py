@@ -22,6 +22,7 @@ Source = Path | str | pl.DataFrame | pl.LazyFrame | Any
 """A file, a folder or glob of files, a Polars frame, or a pandas frame (`Any`: pandas need not be installed)."""
 
 UNREADABLE = (pl.exceptions.PolarsError, ValueError, TypeError, OverflowError, NotImplementedError)  # of Arrow, too
+_DAMAGE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)  # Polars panics at some Parquet
 _EARLIEST = -62_135_596_800  # the first second of the year 1
 _LONGEST = 500  # characters of another library's message
 _INTEGER = r"^(0|-?[1-9]\d{0,17})$"  # no leading zeros: "007" is a name
@@ -116,7 +117,7 @@ class Table:
         """Turn errors of reading into one that names the file."""
         try:
             yield
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except _DAMAGE as error:
             raise DataError(f"{self._culprit()}: could not be read ({first_line(error)})") from error
 
     def _refuse(self, column: Column) -> None:
@@ -141,7 +142,7 @@ class Table:
         for file, name in zip(self.files, self.file_names, strict=True):
             try:
                 _scan(file).select(pl.all().null_count()).collect(engine="streaming")
-            except (pl.exceptions.PolarsError, OSError):
+            except _DAMAGE:
                 return name
         return self.name
 

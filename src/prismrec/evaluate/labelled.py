@@ -76,9 +76,10 @@ def _histories(run: Run, split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 def _rows(pairs: pl.DataFrame, column: str, ids: pl.Series) -> np.ndarray:
     """Position of each id in the store's ids."""
-    Table("labelled pairs", pairs.lazy()).check([id_column("labelled pairs", column, pairs.schema[column])])
+    given = id_column("labelled pairs", column, pairs.schema[column])
+    Table("labelled pairs", pairs.lazy()).check([given])
     known = pl.DataFrame({column: ids, "row": np.arange(len(ids))})
-    wanted = pairs.select(pl.col(column).cast(ids.dtype, strict=False))
+    wanted = pairs.select(given.values.cast(ids.dtype, strict=False))
     rows = wanted.join(known, on=column, how="left", maintain_order="left")["row"]
     if rows.null_count():
         unknown = int(rows.is_null().arg_max() or 0)
