@@ -1,10 +1,14 @@
-"""Servers that are real and shared by the whole session: PostgreSQL with pgvector, Milvus in a file."""
+"""Servers that are real and shared by the whole session: PostgreSQL with pgvector, Milvus in a file.
+
+And the last line of the session, which says how much bad input was tried.
+"""
 
 import importlib.util
 import os
 import shutil
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,3 +61,14 @@ def postgres_url(postgres: Postgres) -> str:
 @pytest.fixture(scope="module")  # Milvus Lite breaks connections that have been idle for minutes
 def milvus_url(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"milvus:{tmp_path_factory.mktemp('milvus') / 'items.db'}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what `tests/faults` tried; here, since only this file is read by the process that has the terminal."""
+    tried: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            tried.update(dict(getattr(report, "user_properties", ())).get("tried", {}))
+    if tried:
+        counts = ", ".join(f"{number:,} {what}" for what, number in sorted(tried.items()))
+        terminalreporter.write_line(f"bad input tried: {counts}")

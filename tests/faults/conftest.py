@@ -1,0 +1,32 @@
+"""Tests of the bad-input suite say how much they tried; `tests/conftest.py` says it at the end of the session.
+
+Takes `tried("HTTP requests", 12)` from tests and fixtures; gives the numbers with pytest's reports, which reach the
+terminal from every worker of pytest-xdist.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+_counts: Counter[str] = Counter()
+
+
+@pytest.fixture(scope="session")
+def tried() -> Callable[[str, int], None]:
+    """Count so many more of something."""
+
+    def count(what: str, number: int = 1) -> None:
+        _counts[what] += number
+
+    return count
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[Any]:
+    report = yield
+    if _counts:
+        report.user_properties.append(("tried", dict(_counts)))
+        _counts.clear()
+    return report
