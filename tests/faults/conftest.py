@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 
+from ..serve.conftest import bundle
+
+__all__ = ["bundle"]
+
 _counts: Counter[str] = Counter()
 
 

@@ -24,7 +24,7 @@ from prismrec.errors import ArtifactError, DataError, PrismRecError, SearchIndex
 from prismrec.serve import examples
 from prismrec.serve.events import StoreUnavailableError
 from prismrec.serve.explorer import add_explorer
-from prismrec.serve.gate import Gate, refusal
+from prismrec.serve.gate import OPEN, Gate, refusal
 from prismrec.serve.host import Host
 from prismrec.serve.limits import check_limits
 from prismrec.serve.messages import (
@@ -90,6 +90,7 @@ def create_app(host: Host, settings: ServeConfig, metrics: Metrics, key: str | N
         add_explorer(app, host)
     if key:
         _add_changes(app, host, metrics)
+        _describe_key(app)
     return Gate(app, settings, metrics, key)
 
 
@@ -184,6 +185,21 @@ def _add_changes(app: FastAPI, host: Host, metrics: Metrics) -> None:
         await host.roll_back()
         metrics.swaps.inc()
         return _health(host)
+
+
+def _describe_key(app: FastAPI) -> None:
+    """Say in the description that the gate asks for a key."""
+    describe = app.openapi
+
+    def described() -> dict[str, Any]:
+        description = describe()
+        description["components"]["securitySchemes"] = {"key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}}
+        description["security"] = [{"key": []}]
+        for path in OPEN:
+            description["paths"][path]["get"]["security"] = []
+        return description
+
+    app.openapi = described  # type: ignore[method-assign]
 
 
 @contextlib.asynccontextmanager

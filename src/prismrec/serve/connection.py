@@ -85,15 +85,22 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, status: int, code: str, message: str) -> None:
-        """Answer, unless another answer is under way, and close."""
+        """Answer and close, or close after the answer to what came before."""
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete or not (self.cycle.response_started or self.pipeline):
-            request_id = secrets.token_hex(8)
-            answer = refusal(status, code, message, {"request_id": request_id}, {"connection": "close"})
-            headers = [*self.server_state.default_headers, *completed(answer.raw_headers, request_id)]
-            lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
-            head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
-            self.transport.write(head + lines + b"\r\n" + bytes(answer.body))
-            _log.info("refused: %s", message, extra={"fields": {"request_id": request_id, "status": status}})
+        if self.cycle is not None and not self.cycle.response_complete:
+            if not self.cycle.more_body:
+                self.cycle.keep_alive = False
+                self.flow.pause_reading()
+                return
+            if self.cycle.response_started or self.pipeline:
+                self.transport.close()
+                return
+        request_id = secrets.token_hex(8)
+        answer = refusal(status, code, message, {"request_id": request_id}, {"connection": "close"})
+        headers = [*self.server_state.default_headers, *completed(answer.raw_headers, request_id)]
+        lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
+        head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
+        self.transport.write(head + lines + b"\r\n" + bytes(answer.body))
         self.transport.close()
+        _log.info("refused: %s", message, extra={"fields": {"request_id": request_id, "status": status}})

@@ -22,7 +22,8 @@ from prismrec.serve.settings import ServeConfig
 
 PAGE = "/explorer/page/"
 """Where the files of the explorer are: they and `/` show nothing of the bundle, and are there without the key."""
-_OPEN = ("/health", "/ready")  # for those that watch the service: without key, limits and lines of log
+OPEN = ("/health", "/ready")
+"""For those that watch the service: without key, limits and lines of log."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _OTHER = "other"  # paths that do not exist are one to the metrics, whatever they are called
 _HEADERS = {408: {"connection": "close"}, 429: {"retry-after": "1"}, 503: {"retry-after": "1"}}
@@ -74,7 +75,7 @@ class Gate:
                 message["headers"] = completed(message["headers"], scope["request_id"])
             await send(message)
 
-        if scope["path"] in _OPEN:
+        if scope["path"] in OPEN:
             await self._app(scope, receive, answer)
             return
         self._in_progress[client] += 1
@@ -111,6 +112,9 @@ class Gate:
         except TimeoutError:
             message = f"expected the whole body within {seconds:g} s"
             await refusal(408, "request_timeout", message, scope)(scope, receive, send)
+            return
+        except ConnectionError:  # nobody is there to read it, but it is counted
+            await refusal(400, "bad_request", "expected the whole body", scope)(scope, receive, send)
             return
         if body is None:
             message = f"expected a body of at most {most} bytes"
@@ -150,14 +154,20 @@ def completed(headers: Iterable[tuple[bytes, bytes]], request_id: str) -> list[t
 
 
 async def _read(headers: dict[bytes, bytes], receive: Receive, most: int) -> bytes | None:
-    """The whole body, or None if it is too large."""
+    """The whole body, or None if it is too large.
+
+    Raises:
+        ConnectionError: the client left before its end.
+    """
     if int(headers.get(b"content-length", b"0")) > most:
         return None
     body, more = b"", True
     while more and len(body) <= most:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionError
         body += message.get("body", b"")
-        more = message["type"] == "http.request" and message.get("more_body", False)
+        more = message.get("more_body", False)
     return body if len(body) <= most else None
 
 
