@@ -10,7 +10,7 @@ import secrets
 from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from prismrec.serve.gate import completed, refusal
 
@@ -31,6 +31,7 @@ class Connection(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._unread = 0  # bytes since the last of a body, or of a whole head
         self._problem = _MALFORMED
+        self._running: RequestResponseCycle | None = None  # uvicorn knows the newest of those sent together
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -39,6 +40,9 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._expect_nothing()
+        if self._running is not None:
+            self._running.disconnected = True  # or its answer would be written, and fail
+            self._running.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
@@ -59,8 +63,14 @@ class Connection(HttpToolsProtocol):
             self._problem = _UPGRADE  # the parser would take the body for another request
         else:
             super().on_headers_complete()
+            if not self.pipeline:
+                self._running = self.cycle
             return
         raise ValueError(self._problem)  # told by the parser to whom feeds it: `send_400_response` follows
+
+    def on_response_complete(self) -> None:
+        self._running = self.pipeline[-1][0] if self.pipeline else None
+        super().on_response_complete()
 
     def on_body(self, body: bytes) -> None:
         self._unread = 0
