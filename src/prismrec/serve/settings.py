@@ -41,6 +41,6 @@ class ServeConfig(Section):
     """Queries encoded and searched together: waiting requests join the next batch until it has so many."""
     workers: int = Field(1, ge=1)
     """Threads that answer batched requests, and single ones too where index or events are on another server; otherwise
-    single ones are answered between the others' turns, without a thread."""
+    single ones of up to 1000 items and events are answered between the others' turns, without a thread."""
     threads: int = Field(1, ge=1)
     """Of the encoder for each batch; OMP_NUM_THREADS says those of the search, by default 2."""
