@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from ..serve.conftest import bundle
 from .commands import Commands
 from .shop import Shop, make_shop
+
+__all__ = ["bundle"]
 
 _counts: Counter[str] = Counter()
 

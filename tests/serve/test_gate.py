@@ -101,6 +101,55 @@ def test_the_key(headers: dict[str, str], status: int) -> None:
     assert app.inside == (status == 200)
 
 
+@pytest.mark.parametrize("key", ["ключ", "cl\udcff\u00e9"])
+def test_a_key_of_any_bytes(key: str) -> None:
+    """As Python has them of an environment that is not UTF-8."""
+    app = Waiting()
+    gate, _ = _gate(app, key=key)
+    sent = key.encode(errors="surrogateescape")
+    assert _send(gate, app, headers={"x-api-key": sent}).status_code == 200
+    assert _send(gate, app, headers={"x-api-key": sent[:-1]}).status_code == 401
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate, identity"])
+def test_compressed_bodies(encoding: str) -> None:
+    app = Waiting()
+    gate, _ = _gate(app)
+    answer = _send(gate, app, headers={"content-encoding": encoding})
+    assert (answer.status_code, answer.json()["error"]["code"], app.inside) == (415, "unsupported_encoding", 0)
+
+
+@pytest.mark.parametrize("path", ["/asked", "/health"])
+def test_every_answer_is_private_unless_it_says_otherwise(path: str) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"cache-control", b"no-cache")]})
+        await send({"type": "http.response.body"})
+
+    waiting = Waiting()
+    (private, _), (cached, _) = _gate(waiting), _gate(app)
+    answers = [_send(gate, waiting, path).headers for gate in (private, cached)]
+    assert [answer.get_list("cache-control") for answer in answers] == [["no-store"], ["no-cache"]]
+    assert [answer["x-content-type-options"] for answer in answers] == ["nosniff"] * 2
+    assert [answer["referrer-policy"] for answer in answers] == ["no-referrer"] * 2
+    assert all(len(answer["x-request-id"]) == 16 for answer in answers)
+
+
+def test_a_client_that_leaves_before_the_end_of_its_body_asked_nothing() -> None:
+    app = Waiting()
+    gate, metrics = _gate(app)
+    messages = iter([{"type": "http.request", "body": b"{}", "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        pass
+
+    asyncio.run(gate({"type": "http", "path": "/asked", "headers": []}, receive, send))
+    assert app.inside == 0
+    assert 'prismrec_requests_total{path="other",status="400"} 1.0' in metrics.text().decode()
+
+
 @pytest.mark.parametrize("path", ["/health", "/ready"])
 def test_those_that_watch_need_no_key(path: str) -> None:
     app = Waiting()

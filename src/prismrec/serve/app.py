@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from fastapi import Body, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -24,7 +24,7 @@ from prismrec.errors import ArtifactError, DataError, PrismRecError, SearchIndex
 from prismrec.serve import examples
 from prismrec.serve.events import StoreUnavailableError
 from prismrec.serve.explorer import add_explorer
-from prismrec.serve.gate import Gate, refusal
+from prismrec.serve.gate import OPEN, Gate, refusal
 from prismrec.serve.host import Host
 from prismrec.serve.limits import check_limits
 from prismrec.serve.messages import (
@@ -48,7 +48,9 @@ from prismrec.serve.service import UnknownItemError
 from prismrec.serve.settings import ServeConfig
 
 _log = logging.getLogger(__name__)
-_REFUSED: dict[int | str, dict[str, Any]] = {status: {"model": Refusal} for status in (401, 408, 413, 422, 429, 503)}
+_REFUSED: dict[int | str, dict[str, Any]] = {
+    status: {"model": Refusal} for status in (400, 401, 408, 413, 415, 422, 429, 431, 503)
+}
 _STATUS: dict[type[PrismRecError], tuple[int, str]] = {
     UnknownItemError: (404, "unknown_item"),
     DataError: (422, "invalid_request"),
@@ -79,6 +81,7 @@ def create_app(host: Host, settings: ServeConfig, metrics: Metrics, key: str | N
         description="Several interests per user.",
         lifespan=lambda app: _lifespan(app, host, metrics),
         responses=_REFUSED,
+        redirect_slashes=False,  # to where the header Host says
     )
     _answer_errors(app)
     _add_questions(app, host, settings, metrics, store)
@@ -87,6 +90,7 @@ def create_app(host: Host, settings: ServeConfig, metrics: Metrics, key: str | N
         add_explorer(app, host)
     if key:
         _add_changes(app, host, metrics)
+        _describe_key(app)
     return Gate(app, settings, metrics, key)
 
 
@@ -159,7 +163,7 @@ def _add_watching(app: FastAPI, host: Host, metrics: Metrics) -> None:
         """Say what is being served. Nobody is let in before the bundle is open and warm."""
         return _health(host)
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def scrape() -> Response:
         """Say what Prometheus scrapes."""
         metrics.info.clear()
@@ -181,6 +185,21 @@ def _add_changes(app: FastAPI, host: Host, metrics: Metrics) -> None:
         await host.roll_back()
         metrics.swaps.inc()
         return _health(host)
+
+
+def _describe_key(app: FastAPI) -> None:
+    """Say in the description that the gate asks for a key."""
+    describe = app.openapi
+
+    def described() -> dict[str, Any]:
+        description = describe()
+        description["components"]["securitySchemes"] = {"key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}}
+        description["security"] = [{"key": []}]
+        for path in OPEN:
+            description["paths"][path]["get"]["security"] = []
+        return description
+
+    app.openapi = described  # type: ignore[method-assign]
 
 
 @contextlib.asynccontextmanager
@@ -234,6 +253,8 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
+        if isinstance(first["input"], bytes):
+            first["msg"] = "expected JSON, and the header Content-Type: application/json"
         where = ".".join(str(part) for part in first["loc"][1:] if first["type"] != "json_invalid")
         return refusal(422, "invalid_request", f"{where or 'body'}: {first['msg']}", request.scope)
 
@@ -252,7 +273,7 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     def failed(request: Request, error: HTTPException) -> JSONResponse:
         code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
-        return refusal(error.status_code, code, str(error.detail), request.scope)
+        return refusal(error.status_code, code, str(error.detail), request.scope, error.headers)
 
     @app.exception_handler(Exception)
     def defect(request: Request, _: Exception) -> JSONResponse:

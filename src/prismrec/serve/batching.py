@@ -40,7 +40,7 @@ class Batcher(Generic[Asked, Answered]):
         most: int,
         workers: int = 1,
         *,
-        on_loop: bool = False,
+        on_loop: Callable[[Asked], bool] | None = None,
     ) -> None:
         """Start the workers.
 
@@ -48,8 +48,8 @@ class Batcher(Generic[Asked, Answered]):
             answer: the function; called by several threads if there are several workers.
             most: queries answered together.
             workers: threads.
-            on_loop: answer single queries on the event loop itself, where they take milliseconds: two threads would
-                often wait for each other's turn in the interpreter. Lists of queries still go to the workers.
+            on_loop: which single queries to answer on the event loop itself, those that take milliseconds: two threads
+                would often wait for each other's turn in the interpreter. Others, and lists, go to the workers.
         """
         self._answer, self._most, self._on_loop = answer, most, on_loop
         self._next_turn: deque[_Job[Asked, Answered]] = deque()
@@ -66,7 +66,7 @@ class Batcher(Generic[Asked, Answered]):
         """
         loop = asyncio.get_running_loop()
         job = _Job[Asked, Answered](queries, loop, loop.create_future())
-        if self._on_loop and len(queries) == 1:
+        if self._on_loop is not None and len(queries) == 1 and self._on_loop(queries[0]):
             self._next_turn.append(job)
             loop.call_soon(self._take_turn)  # after those that arrived in the same turn of the loop
         else:

@@ -24,6 +24,7 @@ from prismrec.serve.explorer_messages import (
 )
 from prismrec.serve.gate import PAGE
 from prismrec.serve.host import Host
+from prismrec.serve.messages import Refusal
 
 _TYPES = {
     "html": "text/html; charset=utf-8",
@@ -61,7 +62,7 @@ def add_explorer(app: FastAPI, host: Host) -> None:
         """Find items by a part of their titles or ids, the most popular first."""
         return _json(await asyncio.to_thread(explorer().items, search))
 
-    @app.get("/explorer/item", response_model=ItemView)
+    @app.get("/explorer/item", response_model=ItemView, responses={404: {"model": Refusal}})
     async def item(item_id: Annotated[str, Query(max_length=1000)]) -> Response:
         """Show an item, what is like it, and whose interests come closest to it."""
         return _json(await asyncio.to_thread(explorer().item, item_id))

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from prismrec.serve.messages import CategoryShare, EventReference, Listed, Shown
+from prismrec.serve.messages import CategoryShare, EventReference, Listed, Shown, check_fields
 
 Id = Annotated[str, Field(max_length=1000)]
 Point = tuple[float, float]
@@ -14,6 +14,7 @@ class ExploreQuery(BaseModel):
     """A user as known, with changes, and the settings of the answer as in `RecommendQuery`."""
 
     model_config = ConfigDict(extra="forbid")
+    _checked_fields = model_validator(mode="before")(check_fields)
 
     user_id: Id | None = None
     """Without one, the added events are all that there is."""

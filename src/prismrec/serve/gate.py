@@ -11,7 +11,7 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
 from fastapi.responses import JSONResponse
@@ -22,10 +22,17 @@ from prismrec.serve.settings import ServeConfig
 
 PAGE = "/explorer/page/"
 """Where the files of the explorer are: they and `/` show nothing of the bundle, and are there without the key."""
-_OPEN = ("/health", "/ready")  # for those that watch the service: without key, limits and lines of log
+OPEN = ("/health", "/ready")
+"""For those that watch the service: without key, limits and lines of log."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _OTHER = "other"  # paths that do not exist are one to the metrics, whatever they are called
 _HEADERS = {408: {"connection": "close"}, 429: {"retry-after": "1"}, 503: {"retry-after": "1"}}
+_ALWAYS = (
+    (b"cache-control", b"no-store"),  # answers say what people did
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+)
+_LONGEST = 1000  # characters of a message
 _log = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
@@ -48,11 +55,11 @@ class Gate:
             key: what clients must send as `X-API-Key`, or as a bearer token; none, or an empty one, lets everybody in.
         """
         self._app, self._settings, self._metrics = app, settings, metrics
-        self._key = key.encode() if key else None
+        self._key = key.encode(errors="surrogateescape") if key else None  # any bytes, as the environment has them
         self._in_progress: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in _OPEN:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
@@ -65,9 +72,12 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", scope["request_id"].encode())]
+                message["headers"] = completed(message["headers"], scope["request_id"])
             await send(message)
 
+        if scope["path"] in OPEN:
+            await self._app(scope, receive, answer)
+            return
         self._in_progress[client] += 1
         self._metrics.in_progress.inc()
         try:
@@ -88,6 +98,9 @@ class Gate:
             )
         elif not (scope["path"].startswith(PAGE) or scope["path"] == "/" or self._admits(headers)):
             await refusal(401, "unauthorized", "expected the key in the header X-API-Key", scope)(scope, receive, send)
+        elif (encoding := headers.get(b"content-encoding", b"").strip().lower()) not in (b"", b"identity"):
+            message = f"expected a body that is not compressed, found Content-Encoding: {encoding.decode('latin-1')}"
+            await refusal(415, "unsupported_encoding", message, scope)(scope, receive, send)
         else:
             await self._pass_body(scope, headers, receive, send)
 
@@ -99,6 +112,9 @@ class Gate:
         except TimeoutError:
             message = f"expected the whole body within {seconds:g} s"
             await refusal(408, "request_timeout", message, scope)(scope, receive, send)
+            return
+        except ConnectionError:  # nobody is there to read it, but it is counted
+            await refusal(400, "bad_request", "expected the whole body", scope)(scope, receive, send)
             return
         if body is None:
             message = f"expected a body of at most {most} bytes"
@@ -121,22 +137,37 @@ class Gate:
         _log.info("request", extra={"fields": fields})
 
 
-def refusal(status: int, code: str, message: str, scope: Scope) -> JSONResponse:
-    """The one form of everything that is not a success."""
-    text = message.encode(errors="replace").decode()  # a request may hold half a surrogate pair
+def refusal(
+    status: int, code: str, message: str, scope: Scope, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """The one form of everything that is not a success; of a message that quotes a long request, the beginning."""
+    text = message[:_LONGEST].encode(errors="replace").decode()  # a request may hold half a surrogate pair
     problem = Problem(code=code, message=text, request_id=scope.get("request_id", ""))
-    return JSONResponse(Refusal(error=problem).model_dump(), status, _HEADERS.get(status))
+    return JSONResponse(Refusal(error=problem).model_dump(), status, {**_HEADERS.get(status, {}), **(headers or {})})
+
+
+def completed(headers: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer with those of every answer, as far as it has no others of the name."""
+    own = list(headers)
+    names = {name for name, _ in own}
+    return [*own, *(each for each in _ALWAYS if each[0] not in names), (b"x-request-id", request_id.encode())]
 
 
 async def _read(headers: dict[bytes, bytes], receive: Receive, most: int) -> bytes | None:
-    """The whole body, or None if it is too large."""
+    """The whole body, or None if it is too large.
+
+    Raises:
+        ConnectionError: the client left before its end.
+    """
     if int(headers.get(b"content-length", b"0")) > most:
         return None
     body, more = b"", True
     while more and len(body) <= most:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionError
         body += message.get("body", b"")
-        more = message["type"] == "http.request" and message.get("more_body", False)
+        more = message.get("more_body", False)
     return body if len(body) <= most else None
 
 

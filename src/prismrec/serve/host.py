@@ -20,6 +20,7 @@ from prismrec.errors import ArtifactError, PrismRecError
 from prismrec.export.reader import KIND, WEIGHTS
 from prismrec.serve.batching import Batcher
 from prismrec.serve.exploration import Explorer
+from prismrec.serve.limits import is_light
 from prismrec.serve.messages import AnyRecommendQuery, Recommendations, category_dtype
 from prismrec.serve.service import Service
 
@@ -54,7 +55,7 @@ class Host:
         Args:
             path: a bundle, or a link to one.
             open_service: opens a service on a bundle.
-            on_loop: whether it answers within milliseconds, without asking another server; see `Batcher`.
+            on_loop: whether it answers what is light within milliseconds, without asking another server; see `Batcher`.
 
         Raises:
             PrismRecError: the bundle cannot be served.
@@ -114,7 +115,8 @@ class Host:
         settings = service.settings
         for size in _WARMING:
             service.recommend(service.sample_queries(size))
-        batcher = Batcher(service.recommend, settings.encoder_batch, settings.workers, on_loop=self._on_loop)
+        on_loop = is_light if self._on_loop else None
+        batcher = Batcher(service.recommend, settings.encoder_batch, settings.workers, on_loop=on_loop)
         return Serving(path, service, batcher)
 
 

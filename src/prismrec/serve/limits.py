@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from prismrec.errors import DataError
-from prismrec.serve.messages import Restrictions
+from prismrec.serve.messages import AnyRecommendQuery, Restrictions
 from prismrec.serve.service import POOL, depth
 from prismrec.serve.settings import ServeConfig
 
+_EVENTS = ("events", "without_events")
 _LISTS = ("exclude_items", "exclude_categories", "only_items", "only_categories")
+_LIGHT = 1000
 
 
 def check_limits(queries: Sequence[Any], settings: ServeConfig) -> None:
@@ -21,7 +23,7 @@ def check_limits(queries: Sequence[Any], settings: ServeConfig) -> None:
         DataError: a query has too large a k or too long a list, or all together look at too many items.
     """
     longest = {
-        **dict.fromkeys(("events", "without_events"), settings.max_events),
+        **dict.fromkeys(_EVENTS, settings.max_events),
         **dict.fromkeys(_LISTS, settings.max_listed),
     }
     for query in queries:
@@ -37,3 +39,8 @@ def check_limits(queries: Sequence[Any], settings: ServeConfig) -> None:
             f"k: expected at most {settings.max_results} items for all queries together, found {results} "
             f"(where diversity is wanted, {POOL} k of a query); send several requests"
         )
+
+
+def is_light(query: AnyRecommendQuery) -> bool:
+    """Whether a query is answered within milliseconds: it looks at, and names, no more than 1000 items and events."""
+    return depth(query) + sum(len(getattr(query, name) or ()) for name in (*_EVENTS, *_LISTS)) <= _LIGHT

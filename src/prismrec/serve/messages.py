@@ -6,7 +6,8 @@ Pydantic checks the requests and describes them in OpenAPI; `id_type` gives the 
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, Strict, create_model
+from pydantic import BaseModel, ConfigDict, Field, Strict, create_model, model_validator
+from pydantic_core import PydanticCustomError
 
 from prismrec.data.schema import CATEGORY_FEATURES
 
@@ -21,6 +22,26 @@ Shown = int | float | str | bool | None
 Flag = Annotated[bool, Strict()]
 Count = Annotated[int, Strict()]
 Seconds = Annotated[int, Strict(), Field(ge=0, le=253_402_300_799)]  # to the end of the year 9999
+
+
+_MAX_FIELDS = 100
+
+
+def check_fields(value: object) -> object:
+    """Refuse an object of very many fields, or a list of such: to collect what is wrong with each takes long.
+
+    Raises:
+        PydanticCustomError: there are more than 100.
+    """
+    if isinstance(value, dict):
+        objects = [value]
+        for each in value.values():
+            if isinstance(each, list):
+                objects += [part for part in each if isinstance(part, dict)]
+        found = max(map(len, objects))
+        if found > _MAX_FIELDS:
+            raise PydanticCustomError("too_many_fields", f"expected at most {_MAX_FIELDS} fields, found {found}")
+    return value
 
 
 class _Body(BaseModel):
@@ -46,7 +67,11 @@ class EventReference(_Body, Generic[ItemId]):
     timestamp: Seconds
 
 
-class Restrictions(_Body, Generic[ItemId, Category]):
+class _Question(_Body):
+    _checked_fields = model_validator(mode="before")(check_fields)
+
+
+class Restrictions(_Question, Generic[ItemId, Category]):
     """Which items may come back. An item of several categories is of each of them."""
 
     exclude_items: Listed[ItemId] = []
@@ -86,7 +111,7 @@ class SimilarQuery(Restrictions[ItemId, Category]):
     item_id: ItemId
 
 
-class UserEvents(_Body, Generic[UserId, Did]):
+class UserEvents(_Question, Generic[UserId, Did]):
     """Events to remember of a user."""
 
     user_id: UserId
@@ -200,7 +225,7 @@ def batch_of(query: Any, most: int) -> Any:
     """A model of up to so many queries in one request."""
     return create_model(
         f"Batch[{query.__name__}]",
-        __base__=_Body,
+        __base__=_Question,
         __doc__="Several queries; the answers come in their order, and one that is wrong fails all.",
         queries=(Listed[query], Field(min_length=1, max_length=most)),
     )

@@ -7,11 +7,13 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import uvicorn
 
 from prismrec.serve.app import create_app
+from prismrec.serve.connection import Connection
 from prismrec.serve.logs import log_as_json
 from prismrec.serve.metrics import Metrics
 from prismrec.serve.opening import open_host
@@ -52,7 +54,15 @@ def run_server(
     opened = open_host(bundle, settings, metrics, index=index, events=events)
     application = create_app(opened, settings, metrics, os.environ.get(KEY))
     server = uvicorn.Server(
-        uvicorn.Config(application, log_config=None, access_log=False, timeout_graceful_shutdown=_PATIENCE)
+        uvicorn.Config(
+            application,
+            http=partial(Connection, max_head_seconds=settings.max_body_seconds),  # type: ignore[arg-type]
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_PATIENCE,
+        )
     )
     numeric = ":" in host  # an address of IPv6
     family = socket.AF_INET6 if numeric else socket.AF_INET

@@ -32,7 +32,7 @@ class ServeConfig(Section):
     max_body_bytes: int = Field(2**20, ge=1024)
     """Size of a request's body, at most; beyond it: 413."""
     max_body_seconds: float = Field(30.0, gt=0)
-    """Until a request's body has arrived, at most; beyond it: 408."""
+    """Until a request's address and headers have arrived, and then until its body has, at most; beyond it: 408."""
     max_concurrent: int = Field(256, ge=1)
     """Requests in progress, at most; beyond it: 503."""
     max_concurrent_per_client: int = Field(256, ge=1)
@@ -41,6 +41,6 @@ class ServeConfig(Section):
     """Queries encoded and searched together: waiting requests join the next batch until it has so many."""
     workers: int = Field(1, ge=1)
     """Threads that answer batched requests, and single ones too where index or events are on another server; otherwise
-    single ones are answered between the others' turns, without a thread."""
+    single ones of up to 1000 items and events are answered between the others' turns, without a thread."""
     threads: int = Field(1, ge=1)
     """Of the encoder for each batch; OMP_NUM_THREADS says those of the search, by default 2."""
