@@ -11,10 +11,11 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
 
 from prismrec.serve.messages import Problem, Refusal
 from prismrec.serve.metrics import Metrics
@@ -126,6 +127,11 @@ def refusal(status: int, code: str, message: str, scope: Scope) -> JSONResponse:
     text = message.encode(errors="replace").decode()  # a request may hold half a surrogate pair
     problem = Problem(code=code, message=text, request_id=scope.get("request_id", ""))
     return JSONResponse(Refusal(error=problem).model_dump(), status, _HEADERS.get(status))
+
+
+def success(answer: BaseModel, headers: Mapping[str, str] | None = None) -> Response:
+    """The one form of what is one, serialised once; a response model would have it checked again."""
+    return Response(answer.model_dump_json(), headers=headers, media_type="application/json")
 
 
 async def _read(headers: dict[bytes, bytes], receive: Receive, most: int) -> bytes | None:
