@@ -6,12 +6,11 @@ import { placeOnMap, drawMap } from "./item_map.js";
 import { drawPrism } from "./prism.js";
 import { searchBox } from "./search_box.js";
 import { drawTimeline } from "./timeline.js";
-import { categoryOf, element, nameOf } from "./elements.js";
+import { categoryOf, count, element, nameOf } from "./elements.js";
 
 const STEP = 60; // seconds between the newest event and one that is added
 
 const at = (id) => document.getElementById(id);
-const count = (number, what) => `${number.toLocaleString("en")} ${what}${number === 1 ? "" : "s"}`;
 
 const state = { user: undefined, added: [], removed: [] }; // no user yet; null is nobody known
 let unchanged = null, answer = null, failed = null, asked = new AbortController(), drawnMap = false;
