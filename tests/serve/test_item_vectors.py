@@ -10,6 +10,7 @@ import pytest
 from prismrec.errors import DataError
 from prismrec.export.reader import Bundle, open_bundle
 from prismrec.index.faiss_index import FaissIndex
+from prismrec.serve import item_vectors
 from prismrec.serve.item_vectors import ItemVectors
 
 from .conftest import NUM_ITEMS
@@ -54,6 +55,19 @@ def test_of_many_that_are_the_same_none_is_its_own_neighbour(opened: Bundle) -> 
     neighbours = dict(found.group_by("target_item_id").agg("item_id").iter_rows())
     assert neighbours[ids[0]] == [ids[1], ids[2]]
     assert neighbours[ids[NUM_ITEMS - 1]] == [ids[0], ids[1]]  # equal ones by their row
+
+
+def test_many_items_go_in_batches_and_say_how_far_they_are(
+    opened: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at_once = ItemVectors(opened).similar(k=3)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(item_vectors, "_ITEMS_PER_BATCH", 7)  # the last of five is not full
+    monkeypatch.setattr(item_vectors, "_PROGRESS_FROM", NUM_ITEMS)
+    in_batches = ItemVectors(opened).similar(k=3)
+    assert in_batches.drop("score").equals(at_once.drop("score"))
+    np.testing.assert_allclose(in_batches["score"], at_once["score"], rtol=1e-5)
+    assert "similar" in capsys.readouterr().err
 
 
 def test_cosines_of_pairs(opened: Bundle) -> None:

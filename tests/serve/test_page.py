@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from ..processes import Server
 from .conftest import ITEMS, NUM_ITEMS, NUM_USERS, with_store
@@ -161,6 +161,18 @@ def test_what_if(open_page: Opener) -> None:
     assert _shown(page, 20) == before
 
 
+def test_what_was_removed_and_is_added_again_counts(open_page: Opener) -> None:
+    """The last two events of user 5 are as far apart as one that is added is from the last."""
+    page = open_page("/?user=5")
+    expect(page.locator("#history bdi").first).to_have_text("The item 0")
+    page.get_by_role("button", name="Remove The item 0").click()
+    expect(page.locator("#summary")).to_contain_text("6 events")
+    page.get_by_role("combobox", name="Add an event").fill("item 0")
+    page.get_by_role("option", name="The item 0").click()
+    expect(page.locator("#summary")).to_contain_text("7 events")
+    expect(page.locator("#history > .gone")).to_have_count(1)
+
+
 def test_nobody_becomes_somebody(open_page: Opener) -> None:
     page = open_page()
     page.get_by_role("button", name="Start with nobody").click()
@@ -187,6 +199,46 @@ def test_an_item_and_whose_interests_come_closest(open_page: Opener) -> None:
     user = fan.inner_text()
     fan.click()
     expect(page.locator("#summary")).to_contain_text(f"User {user}: ")
+
+
+def test_the_last_item_asked_for_is_shown(open_page: Opener) -> None:
+    page = open_page("/?user=4")
+    first, second = _shown(page, 20)[:2]
+    held: list[Route] = []
+    page.route("**/explorer/item?*", lambda route: held.append(route))
+    page.locator("ol.ranked > li[value='1'] button").click()
+    expect(page.locator("#item")).to_contain_text("Comparing it")
+    with page.expect_event("requestfailed"):  # nobody waits for its answer
+        page.locator("ol.ranked > li[value='2'] button").click()
+    expect(page.locator("#item")).to_contain_text("Comparing it")
+    held[-1].continue_()
+    expect(page.locator("#item h3")).to_have_text(second)
+    assert first != second
+
+
+def test_enter_that_ends_a_composition_chooses_nothing(open_page: Opener) -> None:
+    """With an input method, as for Japanese, Enter takes the characters it offers."""
+    page = open_page("/?user=4")
+    field = page.get_by_role("combobox", name="Find an item")
+    field.fill("item 7")
+    expect(page.get_by_role("option")).to_have_count(1)
+    page.evaluate(
+        "document.activeElement.dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter', isComposing: true }))"
+    )
+    expect(field).to_have_value("item 7")
+    page.keyboard.press("Enter")
+    expect(page.locator("#item h3")).to_have_text("The item 7")
+
+
+def test_settings_are_what_they_say_after_going_back(open_page: Opener) -> None:
+    page = open_page("/?user=4")
+    page.get_by_role("slider", name="Items").fill("8")
+    _shown(page, 8)
+    page.goto("about:blank")
+    page.go_back()
+    items = page.get_by_role("slider", name="Items").input_value()
+    expect(page.locator("#k-shown")).to_have_text(items)
+    assert len(_shown(page, int(items))) == int(items)
 
 
 def test_the_map_and_the_time_line_are_drawn(open_page: Opener) -> None:
@@ -257,6 +309,13 @@ def test_it_is_accessible_and_fits(open_page: Opener, size: dict[str, int], sche
     # cards stand side by side where there is room, and under each other where there is none
     tops = {round(card.bounding_box()["y"]) for card in page.locator(".card").all()}
     assert len(tops) == (1 if size is DESK else 4)
+
+
+def test_it_is_accessible_before_somebody_is_chosen(open_page: Opener) -> None:
+    page = open_page()
+    expect(page.locator("#legend button")).to_have_count(5)
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
 
 
 def test_a_server_that_is_gone_is_said_and_asked_again(open_page: Opener) -> None:

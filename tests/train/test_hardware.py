@@ -1,7 +1,9 @@
+import ctypes
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from rich.console import Console
 
 from prismrec.config import Config
 from prismrec.data.store import Store
-from prismrec.train.hardware import has_bfloat16, trains_in_bfloat16
+from prismrec.train.hardware import has_bfloat16, keep_freed_memory, trains_in_bfloat16
 from prismrec.train.trainer import train
 
 CPU = torch.device("cpu")
@@ -63,3 +65,21 @@ def test_freed_memory_is_there_for_the_next_tensor() -> None:
     }
     assert faults["given back"] > 30 * 16_384
     assert faults["kept"] < faults["given back"] / 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+@pytest.mark.parametrize(("most", "kept"), [(2**31, 2**30), (2**25, 2**25)], ids=["2.35", "2.34"])
+def test_older_libraries_keep_the_largest_blocks_that_they_can(
+    monkeypatch: pytest.MonkeyPatch, most: int, kept: int
+) -> None:
+    """To set one threshold ends the adaptation of the other, which then would stay at 128 KB."""
+    thresholds = {-3: 2**17, -1: 2**17}
+
+    def mallopt(what: int, value: int) -> int:
+        taken = what != -3 or value <= most
+        thresholds.update({what: value} if taken else {})
+        return int(taken)
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
+    keep_freed_memory()
+    assert thresholds == {-3: kept, -1: 2**31 - 1}

@@ -126,8 +126,7 @@ def heads(report: Report) -> alt.FacetChart:
 
 def vectors(report: Report) -> alt.FacetChart:
     """The share of the recommended items that each vector found, of each model that has several."""
-    several = frames.vectors(report).filter(pl.len().over("method") > 1)
-    bars = alt.Chart(several).mark_bar(color=COLOURS[0])
+    bars = alt.Chart(frames.vectors(report).filter(frames.SEVERAL)).mark_bar(color=COLOURS[0])
     encoded = bars.encode(
         x=alt.X("vector:O", title="vector", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("found:Q", title="share of the items found", axis=alt.Axis(format="%")),
@@ -161,9 +160,8 @@ def cosines(report: Report) -> alt.FacetChart:
 
 def curves(report: Report) -> alt.FacetChart:
     """The loss, its parts and the validation recall in the course of training."""
-    frame = frames.curves(report).filter((pl.col("kind") == "valid") | pl.col("metric").str.ends_with("loss"))
     lines = (
-        alt.Chart(frame)
+        alt.Chart(frames.curves(report).filter(frames.DRAWN))
         .mark_line(point={"size": 12})
         .encode(
             x=alt.X("step:Q", title="step", axis=alt.Axis(tickCount=4)),

@@ -22,13 +22,13 @@ from prismrec.config import HistoryConfig
 from prismrec.data.store import Split, Store
 from prismrec.errors import ArtifactError, ConfigError
 from prismrec.evaluate.baselines.covisitation import covisitation, covisitation_scorer
-from prismrec.evaluate.baselines.popular import item_counts, popularity_scorer, recent_item_counts
+from prismrec.evaluate.baselines.popular import popularity_scorer, recent_item_counts
 from prismrec.evaluate.bootstrap import CONFIDENCE, NUM_RESAMPLES
 from prismrec.evaluate.candidates import find_candidates
 from prismrec.evaluate.examples import choose_examples
 from prismrec.evaluate.findings import Report
 from prismrec.evaluate.labelled import labelled_auc
-from prismrec.evaluate.measure import recall_of
+from prismrec.evaluate.measure import Catalogue, recall_of
 from prismrec.evaluate.methods import Methods
 from prismrec.evaluate.queries import Queries, make_queries
 from prismrec.evaluate.retrieval import Scorer
@@ -77,7 +77,7 @@ def evaluate(
         ArtifactError: a run is missing or damaged, or on another store.
         DataError: the split is unknown or holds no user with a target, or a labelled pair is not valid.
     """
-    runs = [load_run(run, popularity=dial) for dial in dict.fromkeys(popularity) or (None,)] + [
+    runs = [load_run(run, popularity=position) for position in dict.fromkeys(popularity) or (None,)] + [
         load_run(path) for path in against
     ]
     store, config = runs[0].store, runs[0].config
@@ -88,12 +88,12 @@ def evaluate(
     )
     headline_k = HEADLINE_K if HEADLINE_K in lengths else lengths[len(lengths) // 2]
     aucs = [None if pairs is None else labelled_auc(other, pairs, split) for other in runs]
-    names = _names(runs)
+    names, catalogue = _names(runs), Catalogue.of(store)
     with _progress(console) as progress:
-        methods = Methods(store, queries, lengths, headline_k, seed, progress)
+        methods = Methods(store, catalogue, queries, lengths, headline_k, seed, progress)
         first, looked_at = methods.model(names[0], runs[0], aucs[0])
         models = [first, *(methods.model(*each)[0] for each in zip(names[1:], runs[1:], aucs[1:], strict=True))]
-        baselines = [methods.baseline(name, scorer) for name, scorer in _baselines(store, queries)]
+        baselines = [methods.baseline(name, scorer) for name, scorer in _baselines(store, queries, catalogue.counts)]
         positions = methods.dial(names[0], runs[0], looked_at.encoded) if dial else []
     return Report(
         settings=_settings(
@@ -110,7 +110,7 @@ def evaluate(
         trade_offs=[*positions, *map(methods.as_is, [*models, *baselines])],
         curves=[curve for path in dict.fromkeys(each.path for each in runs) for curve in read_curves(path, path.name)],
         examples=choose_examples(store, queries, looked_at.candidates, headline_k, seed, examples),
-        data=summarise(store),
+        data=summarise(store, catalogue),
     )
 
 
@@ -151,8 +151,7 @@ def recalls_at_k(
     return recall_of(lists, own.targets, k)[chosen < queries.num_users]
 
 
-def _baselines(store: Store, queries: Queries) -> Iterator[tuple[str, Scorer]]:
-    counts = item_counts(store)
+def _baselines(store: Store, queries: Queries, counts: np.ndarray) -> Iterator[tuple[str, Scorer]]:
     yield "all-time popular", popularity_scorer(counts)
     yield "recently popular", popularity_scorer(recent_item_counts(store), counts)
     yield "co-visitation", covisitation_scorer(store, queries, covisitation(store))

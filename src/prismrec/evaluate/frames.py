@@ -17,6 +17,10 @@ from prismrec.evaluate.findings import Diagnostics, Method, Report
 from prismrec.evaluate.metrics.exposure import SHARES
 
 EVENTS = "training events"
+SEVERAL = pl.len().over("method") > 1
+"""Rows of `vectors` of models that have several."""
+DRAWN = (pl.col("kind") == "valid") | pl.col("metric").str.ends_with("loss")
+"""Rows of `curves` that are drawn: losses and validations, not learning rates and the like."""
 _TEXT, _REAL, _WHOLE = pl.String, pl.Float64, pl.Int64
 
 

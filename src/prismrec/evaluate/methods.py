@@ -40,11 +40,17 @@ class Methods:
     """What all methods share: the queries, the lengths of the lists, and the first method's recall."""
 
     def __init__(
-        self, store: Store, queries: Queries, ks: list[int], headline_k: int, seed: int, progress: Progress
+        self,
+        store: Store,
+        catalogue: Catalogue,
+        queries: Queries,
+        ks: list[int],
+        headline_k: int,
+        seed: int,
+        progress: Progress,
     ) -> None:
-        self._store, self._queries, self._ks, self._seed = store, queries, ks, seed
-        self._headline_k, self._progress = headline_k, progress
-        self._catalogue = Catalogue.of(store)
+        self._store, self._catalogue, self._queries = store, catalogue, queries
+        self._ks, self._headline_k, self._seed, self._progress = ks, headline_k, seed, progress
         self._first_recall: np.ndarray | None = None
 
     def model(self, name: str, run: Run, auc: float | None) -> tuple[Method, FirstModel]:

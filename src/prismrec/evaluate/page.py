@@ -169,7 +169,7 @@ def _interests(report: Report) -> str:
         _figure(
             report,
             charts.vectors,
-            vectors.filter(pl.len().over("method") > 1).select("method", "vector", "found"),
+            vectors.filter(frames.SEVERAL).select("method", "vector", "found"),
             "Found by each vector",
             f"The share of all items in lists of {k} that each vector found: gave its best score.",
         ),
@@ -191,7 +191,7 @@ def _interests(report: Report) -> str:
 
 
 def _training(report: Report) -> str:
-    lines = frames.curves(report).filter((pl.col("kind") == "valid") | pl.col("metric").str.ends_with("loss"))
+    lines = frames.curves(report).filter(frames.DRAWN)
     return side_by_side(
         _figure(report, charts.curves, lines, "By step", "The loss, its parts, and the recall on the validation split.")
     )

@@ -1,6 +1,6 @@
 """What was there to learn from, and how learning went: a store in a few numbers, and the curves of a training.
 
-Takes a store, or a run's directory; gives parts of a `Report`.
+Takes a store and its catalogue, or a run's directory; gives parts of a `Report`.
 """
 
 import json
@@ -22,9 +22,8 @@ _POINTS = 200
 _NO_METRIC = {"kind", "step", "epoch"}
 
 
-def summarise(store: Store) -> DataSummary:
+def summarise(store: Store, catalogue: Catalogue) -> DataSummary:
     """Count events, users, items and categories."""
-    catalogue = Catalogue.of(store)
     begins, ends = {}, {}
     for split in ("train", "valid", "test"):
         begins[split], ends[split] = store.split_bounds(split)

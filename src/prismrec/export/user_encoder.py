@@ -75,15 +75,24 @@ def stored_histories(store: Store, users: np.ndarray, now: int, config: HistoryC
 
 def sample_histories(store: Store, config: Config) -> HistoryBatch:
     """Whole histories of a sample of the store's users, at the newest event's time."""
-    users = np.random.default_rng(config.train.seed).permutation(store.num_users)[:_SAMPLE_USERS]
-    return stored_histories(store, np.sort(users), store.manifest["max_time"], config.history)
+    users = sample_users(store, config.train.seed, _SAMPLE_USERS)
+    return stored_histories(store, users, store.manifest["max_time"], config.history)
+
+
+def sample_users(store: Store, seed: int, most: int) -> np.ndarray:
+    """Positions of so many users of the store, of all if there are fewer, rising."""
+    return np.sort(np.random.default_rng(seed).permutation(store.num_users)[:most])
 
 
 def stored_vectors(
-    store: Store, encoder: OnnxUserEncoder, config: HistoryConfig, rows: range
+    store: Store,
+    encoder: OnnxUserEncoder,
+    config: HistoryConfig,
+    users: range | np.ndarray,
+    batch: int = _USERS_PER_BATCH,
 ) -> Iterator[tuple[pl.Series, np.ndarray]]:
-    """Ids and interests [B, V, D] of some users of the store at the newest event's time, in batches."""
-    for start in range(rows.start, rows.stop, _USERS_PER_BATCH):
-        users = np.arange(start, min(start + _USERS_PER_BATCH, rows.stop))
-        histories = stored_histories(store, users, store.manifest["max_time"], config)
-        yield store.user_ids[users], encoder.encode(histories, store.item_features).vectors
+    """Ids and interests [B, V, D] of users of the store (positions) at the newest event's time, so many at a time."""
+    for start in range(0, len(users), batch):
+        some = np.asarray(users[start : start + batch])
+        histories = stored_histories(store, some, store.manifest["max_time"], config)
+        yield store.user_ids[some], encoder.encode(histories, store.item_features).vectors

@@ -16,7 +16,6 @@ from typing import Annotated, Any
 from fastapi import Body, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from prismrec.data.store import Store
@@ -24,7 +23,7 @@ from prismrec.errors import ArtifactError, DataError, PrismRecError, SearchIndex
 from prismrec.serve import examples
 from prismrec.serve.events import StoreUnavailableError
 from prismrec.serve.explorer import add_explorer
-from prismrec.serve.gate import OPEN, Gate, refusal
+from prismrec.serve.gate import OPEN, Gate, refusal, success
 from prismrec.serve.host import Host
 from prismrec.serve.limits import check_limits
 from prismrec.serve.messages import (
@@ -128,32 +127,32 @@ def _add_questions(app: FastAPI, host: Host, settings: ServeConfig, metrics: Met
         query: Annotated[recommend_query, Body(openapi_examples=examples.of_recommend(store))],
     ) -> Response:
         """Recommend items to one user, known or described by events, and say which events they follow from."""
-        return _json((await recommended([query]))[0])
+        return success((await recommended([query]))[0])
 
     @app.post("/v1/recommend/batch", response_model=Answers[Recommendations])
     async def recommend_batch(batch: recommend_queries) -> Response:
         """Recommend items to several users."""
-        return _json(Answers(answers=await recommended(batch.queries)))
+        return success(Answers(answers=await recommended(batch.queries)))
 
     @app.post("/v1/similar", response_model=Similar, responses={404: {"model": Refusal}})
     async def similar(query: Annotated[similar_query, Body(openapi_examples=examples.of_similar(store))]) -> Response:
         """Find the items that are most like an item."""
-        return _json((await likened([query]))[0])
+        return success((await likened([query]))[0])
 
     @app.post("/v1/similar/batch", response_model=Answers[Similar], responses={404: {"model": Refusal}})
     async def similar_batch(batch: similar_queries) -> Response:
         """Find what is like several items."""
-        return _json(Answers(answers=await likened(batch.queries)))
+        return success(Answers(answers=await likened(batch.queries)))
 
     @app.post("/v1/events", response_model=Appended)
     async def events(user: Annotated[user_events, Body(openapi_examples=examples.of_events(store))]) -> Response:
         """Remember events of a user; the next request reflects them, and they are safe when this is answered."""
-        return _json((await appended([user]))[0])
+        return success((await appended([user]))[0])
 
     @app.post("/v1/events/batch", response_model=Answers[Appended])
     async def events_batch(batch: users_events) -> Response:
         """Remember events of several users. After an error some may have been kept; to send all again does no harm."""
-        return _json(Answers(answers=await appended(batch.queries)))
+        return success(Answers(answers=await appended(batch.queries)))
 
 
 def _add_watching(app: FastAPI, host: Host, metrics: Metrics) -> None:
@@ -240,11 +239,6 @@ def _health(host: Host) -> Health:
         items=service.bundle.store.num_items,
         users=service.bundle.store.num_users,
     )
-
-
-def _json(answer: BaseModel) -> Response:
-    """Serialised once; a response model would have it checked again."""
-    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 def _answer_errors(app: FastAPI) -> None:

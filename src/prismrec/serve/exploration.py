@@ -13,7 +13,7 @@ import polars as pl
 
 from prismrec.data.schema import CATEGORY_FEATURES, ITEM, USER
 from prismrec.errors import DataError
-from prismrec.export.user_encoder import stored_histories
+from prismrec.export.user_encoder import sample_users, stored_vectors
 from prismrec.index.base import NO_ROW
 from prismrec.serve.answers import Past, unit_vectors
 from prismrec.serve.explorer_messages import (
@@ -34,7 +34,7 @@ from prismrec.serve.explorer_messages import (
 from prismrec.serve.item_map import ItemMap
 from prismrec.serve.limits import check_limits
 from prismrec.serve.messages import AnyRecommendQuery, Event, EventReference, Recommendations, SimilarQuery
-from prismrec.serve.service import Service, UnknownItemError
+from prismrec.serve.service import Service
 
 MAP_ITEMS = 5_000
 """Most popular items of the map."""
@@ -96,10 +96,8 @@ class Explorer:
             UnknownItemError: it is not in the catalogue.
         """
         original = _original(item_id, self._store.item_ids, ITEM)
-        (row,) = rows = self._service.catalogue.rows([original])
-        if row == NO_ROW:
-            raise UnknownItemError(f"item_id: {item_id!r} is not in the catalogue")
         (similar,) = self._service.similar([SimilarQuery[Any, Any](item_id=original, k=_NEIGHBOURS)])
+        (row,) = rows = self._service.catalogue.rows([original])
         alike = self._service.catalogue.rows([item.item_id for item in similar.items])
         places = self._map.place(self._vectors(np.append(row, alike)))
         with self._encoding:  # once, whoever else asks meanwhile
@@ -209,19 +207,14 @@ class Explorer:
     @cached_property
     def _sample(self) -> np.ndarray:
         """Positions of users, rising."""
-        order = np.random.default_rng(self._service.bundle.config.train.seed).permutation(self._store.num_users)
-        return np.sort(order[:SAMPLE_USERS])
+        return sample_users(self._store, self._service.bundle.config.train.seed, SAMPLE_USERS)
 
     @cached_property
     def _user_vectors(self) -> np.ndarray:
         """Of the sample, float32 [S, V, D] or [S, V, D + 1]."""
         bundle, size = self._service.bundle, self._service.settings.encoder_batch
-        parts = []
-        for start in range(0, len(self._sample), size):
-            users = self._sample[start : start + size]
-            past = stored_histories(self._store, users, self._store.manifest["max_time"], bundle.config.history)
-            parts.append(bundle.encoder.encode(past, self._store.item_features).vectors)
-        return np.concatenate(parts)
+        parts = stored_vectors(self._store, bundle.encoder, bundle.config.history, self._sample, size)
+        return np.concatenate([vectors for _, vectors in parts])
 
 
 def _some(rows: np.ndarray) -> np.ndarray:

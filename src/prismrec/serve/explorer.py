@@ -10,7 +10,6 @@ import importlib.resources
 from typing import Annotated
 
 from fastapi import FastAPI, Query, Request, Response
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from prismrec.serve.exploration import Explorer
@@ -22,7 +21,7 @@ from prismrec.serve.explorer_messages import (
     ItemView,
     MapView,
 )
-from prismrec.serve.gate import PAGE
+from prismrec.serve.gate import PAGE, success
 from prismrec.serve.host import Host
 from prismrec.serve.messages import Refusal
 
@@ -55,27 +54,27 @@ def add_explorer(app: FastAPI, host: Host) -> None:
     @app.get("/explorer/users", response_model=FoundUsers)
     async def users(search: Search = "") -> Response:
         """Find known users by a part of their ids."""
-        return _json(await asyncio.to_thread(explorer().users, search))
+        return success(await asyncio.to_thread(explorer().users, search), _PRIVATE)
 
     @app.get("/explorer/items", response_model=FoundItems)
     async def items(search: Search = "") -> Response:
         """Find items by a part of their titles or ids, the most popular first."""
-        return _json(await asyncio.to_thread(explorer().items, search))
+        return success(await asyncio.to_thread(explorer().items, search), _PRIVATE)
 
     @app.get("/explorer/item", response_model=ItemView, responses={404: {"model": Refusal}})
     async def item(item_id: Annotated[str, Query(max_length=1000)]) -> Response:
         """Show an item, what is like it, and whose interests come closest to it."""
-        return _json(await asyncio.to_thread(explorer().item, item_id))
+        return success(await asyncio.to_thread(explorer().item, item_id), _PRIVATE)
 
     @app.get("/explorer/map", response_model=MapView)
     async def item_map() -> Response:
         """Show the most popular items on a plane."""
-        return _json(await asyncio.to_thread(explorer().map))
+        return success(await asyncio.to_thread(explorer().map), _PRIVATE)
 
     @app.post("/explorer/user", response_model=Exploration)
     async def explore(query: ExploreQuery) -> Response:
         """Show a user's interests, what formed them and what they lead to, with events added or removed."""
-        return _json(await asyncio.to_thread(explorer().explore, query))
+        return success(await asyncio.to_thread(explorer().explore, query), _PRIVATE)
 
 
 def _add_page(app: FastAPI) -> None:
@@ -85,24 +84,20 @@ def _add_page(app: FastAPI) -> None:
         if file.name.rpartition(".")[2] in _TYPES
     }
 
+    tags = {name: f'"{hashlib.sha256(content).hexdigest()[:16]}"' for name, content in files.items()}
+
+    def file_or_unchanged(request: Request, name: str) -> Response:
+        headers = {**_PAGE_HEADERS, "etag": tags[name]}
+        if request.headers.get("if-none-match") == tags[name]:
+            return Response(status_code=304, headers=headers)
+        return Response(files[name], media_type=_TYPES[name.rpartition(".")[2]], headers=headers)
+
     @app.get("/", include_in_schema=False)
     async def page(request: Request) -> Response:
-        return _file(request, "explorer.html", files["explorer.html"])
+        return file_or_unchanged(request, "explorer.html")
 
     @app.get(PAGE + "{name}", include_in_schema=False)
     async def file(request: Request, name: str) -> Response:
         if name not in files:
             raise HTTPException(404)
-        return _file(request, name, files[name])
-
-
-def _file(request: Request, name: str, content: bytes) -> Response:
-    tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
-    headers = {**_PAGE_HEADERS, "etag": tag}
-    if request.headers.get("if-none-match") == tag:
-        return Response(status_code=304, headers=headers)
-    return Response(content, media_type=_TYPES[name.rpartition(".")[2]], headers=headers)
-
-
-def _json(answer: BaseModel) -> Response:
-    return Response(answer.model_dump_json(), media_type="application/json", headers=_PRIVATE)
+        return file_or_unchanged(request, name)

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from prismrec.serve.messages import CategoryShare, EventReference, Listed, Shown, check_fields
+from prismrec.serve.messages import CategoryShare, EventReference, Listed, Merge, Shown, check_fields
 
 Id = Annotated[str, Field(max_length=1000)]
 Point = tuple[float, float]
@@ -21,7 +21,7 @@ class ExploreQuery(BaseModel):
     added: Listed[EventReference[Id]] = []
     removed: Listed[EventReference[Id]] = []
     k: int = Field(20, ge=1)
-    merge: Literal["maximum", "quota", "reciprocal_rank_fusion"] = "maximum"
+    merge: Merge = "maximum"
     diversity: float = Field(0.0, ge=0, le=1)
     include_seen: bool = False
 

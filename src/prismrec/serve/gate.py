@@ -14,7 +14,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
 
 from prismrec.serve.messages import Problem, Refusal
 from prismrec.serve.metrics import Metrics
@@ -151,6 +152,11 @@ def completed(headers: Iterable[tuple[bytes, bytes]], request_id: str) -> list[t
     own = list(headers)
     names = {name for name, _ in own}
     return [*own, *(each for each in _ALWAYS if each[0] not in names), (b"x-request-id", request_id.encode())]
+
+
+def success(answer: BaseModel, headers: Mapping[str, str] | None = None) -> Response:
+    """The one form of what is one, serialised once; a response model would have it checked again."""
+    return Response(answer.model_dump_json(), headers=headers, media_type="application/json")
 
 
 async def _read(headers: dict[bytes, bytes], receive: Receive, most: int) -> bytes | None:

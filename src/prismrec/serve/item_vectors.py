@@ -3,10 +3,13 @@
 Takes items in original ids, or new ones by their features; gives Polars frames. Nothing here imports torch.
 """
 
+from collections.abc import Iterable
 from functools import cached_property
 
 import numpy as np
 import polars as pl
+from rich.console import Console
+from rich.progress import track
 
 from prismrec.data.schema import ITEM
 from prismrec.errors import ConfigError, DataError, shown
@@ -20,6 +23,8 @@ from prismrec.serve.answers import unit_vectors
 from prismrec.serve.requests import read_ids
 
 TARGET = "target_item_id"
+_ITEMS_PER_BATCH = 1024
+_PROGRESS_FROM = 10_000  # items
 
 
 class ItemVectors:
@@ -65,7 +70,20 @@ class ItemVectors:
         """
         if k < 1:
             raise ConfigError(f"k={k}: expected at least 1")
-        rows, item_ids = self._rows(items), self.bundle.store.item_ids
+        rows = self._rows(items)
+        starts: Iterable[int] = range(0, len(rows), _ITEMS_PER_BATCH)
+        if len(rows) >= _PROGRESS_FROM:
+            starts = track(starts, "similar", console=Console(stderr=True))
+        return pl.concat(self._nearest(rows[start : start + _ITEMS_PER_BATCH], k) for start in starts)
+
+    def closeness(self, items: pl.Series, others: pl.Series) -> np.ndarray:
+        """The cosine of each item with another, ids [N] and ids [N] -> float32 [N]."""
+        left, right = (self._cosines.vectors(self._rows(ids.alias(ITEM).to_frame())) for ids in (items, others))
+        return np.einsum("nd,nd->n", left, right)
+
+    def _nearest(self, rows: np.ndarray, k: int) -> pl.DataFrame:
+        """What `similar` gives, of some rows."""
+        item_ids = self.bundle.store.item_ids
         score, found = self._cosines.search(self._cosines.vectors(rows), k + 1)
         itself = found == rows[:, None]
         itself[~itself.any(axis=1), -1] = True  # so many are as near as itself that it is not among them
@@ -78,11 +96,6 @@ class ItemVectors:
                 "score": score[place],
             }
         )
-
-    def closeness(self, items: pl.Series, others: pl.Series) -> np.ndarray:
-        """The cosine of each item with another, ids [N] and ids [N] -> float32 [N]."""
-        left, right = (self._cosines.vectors(self._rows(ids.alias(ITEM).to_frame())) for ids in (items, others))
-        return np.einsum("nd,nd->n", left, right)
 
     @cached_property
     def _cosines(self) -> ExactIndex:

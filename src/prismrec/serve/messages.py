@@ -19,6 +19,7 @@ Query = TypeVar("Query")
 
 Listed = Annotated[list[Query], Field(fail_fast=True)]  # to collect the faults of a long list takes seconds
 Shown = int | float | str | bool | None
+Merge = Literal["maximum", "quota", "reciprocal_rank_fusion"]
 Flag = Annotated[bool, Strict()]
 Count = Annotated[int, Strict()]
 Seconds = Annotated[int, Strict(), Field(ge=0, le=253_402_300_799)]  # to the end of the year 9999
@@ -99,7 +100,7 @@ class RecommendQuery(Restrictions[ItemId, Category], Generic[UserId, ItemId, Cat
     """Keep items of the user's history."""
     now: Seconds | None = None
     """Time of the request in seconds since 1970; that of the newest event by default."""
-    merge: Literal["maximum", "quota", "reciprocal_rank_fusion"] = "maximum"
+    merge: Merge = "maximum"
     """How one list is made of those of the interests: by the best score, in turns, or by agreement of ranks."""
     diversity: Annotated[float, Strict()] = Field(0.0, ge=0, le=1)
     """From 0, the best items whatever they are, to 1, items as unlike each other as can be."""

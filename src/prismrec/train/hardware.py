@@ -11,7 +11,8 @@ import torch
 
 _LARGE = 256
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-_LARGEST_BLOCK, _NEVER = 2**30, 2**31 - 1
+_LARGEST_BLOCKS, _NEVER = (2**30, 2**25), 2**31 - 1
+"""Blocks that are kept: before 2.35, glibc refuses what is above 32 MB."""
 
 
 def trains_in_bfloat16(precision: Literal["auto", "float32", "bfloat16"], device: torch.device, dim: int) -> bool:
@@ -39,7 +40,7 @@ def keep_freed_memory() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, _LARGEST_BLOCK)
+        any(mallopt(_MMAP_THRESHOLD, size) for size in _LARGEST_BLOCKS)  # the first that is taken
         mallopt(_TRIM_THRESHOLD, _NEVER)
 
 

@@ -6,11 +6,15 @@ import { computed } from "./elements.js";
 export function chart(root, draw, chosen) {
   const made = echarts.init(root, null, { renderer: "canvas" });
   made.on("click", (event) => event.data.item && chosen(event.data.item));
-  const again = (whole = true) => made.setOption({ ...frame(), ...draw() }, { replaceMerge: whole ? ["series"] : [] });
+  const again = () => made.setOption({ ...frame(), ...draw() }, { replaceMerge: ["series"] });
   new ResizeObserver(() => made.resize()).observe(root);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => again());
-  return { again, emphasise: (name) => made.dispatchAction({ type: "highlight", seriesName: name }),
-    calm: () => made.dispatchAction({ type: "downplay" }) };
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
+  return {
+    again,
+    change: (series) => made.setOption({ series }), // those of these ids; the others stay
+    emphasise: (name) => made.dispatchAction({ type: "highlight", seriesName: name }),
+    calm: () => made.dispatchAction({ type: "downplay" }),
+  };
 }
 
 export const axis = (more) => ({

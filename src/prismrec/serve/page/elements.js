@@ -27,6 +27,11 @@ export const percent = (share) => `${(100 * share).toFixed(share < 0.095 ? 1 : 0
 
 export const day = (seconds) => new Date(1000 * seconds).toISOString().slice(0, 10);
 
-export const colour = (interest) => `var(--beam-${interest % 8})`;
+export const count = (number, what) => `${number.toLocaleString("en")} ${what}${number === 1 ? "" : "s"}`;
+
+/** The name of an interest's colour. */
+export const beam = (interest) => `--beam-${interest % 8}`;
+
+export const colour = (interest) => `var(${beam(interest)})`;
 
 export const computed = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();

@@ -6,15 +6,14 @@ import { placeOnMap, drawMap } from "./item_map.js";
 import { drawPrism } from "./prism.js";
 import { searchBox } from "./search_box.js";
 import { drawTimeline } from "./timeline.js";
-import { categoryOf, element, nameOf } from "./elements.js";
+import { categoryOf, count, element, nameOf } from "./elements.js";
 
 const STEP = 60; // seconds between the newest event and one that is added
 
 const at = (id) => document.getElementById(id);
-const count = (number, what) => `${number.toLocaleString("en")} ${what}${number === 1 ? "" : "s"}`;
 
 const state = { user: undefined, added: [], removed: [] }; // no user yet; null is nobody known
-let unchanged = null, answer = null, failed = null, asked = new AbortController(), drawnMap = false;
+let unchanged = null, answer = null, failed = null, asked = new AbortController(), looked = new AbortController(), drawnMap = false;
 
 function settings() {
   return {
@@ -71,7 +70,7 @@ const same = (one) => (other) => one.item_id === other.item_id && one.timestamp 
 
 function add(item) {
   if (state.user === undefined) state.user = null;
-  const times = [...(answer?.history ?? []), ...state.added].map(({ timestamp }) => timestamp);
+  const times = [...(answer?.history ?? []), ...state.added, ...state.removed].map(({ timestamp }) => timestamp);
   const timestamp = times.length ? Math.max(...times) + STEP : Math.floor(Date.now() / 1000);
   state.added.push({ ...item, timestamp });
   refresh();
@@ -90,14 +89,16 @@ function restore(event) {
 }
 
 async function look(item) {
+  looked.abort();
+  const { signal } = looked = new AbortController();
   at("item").replaceChildren(element("p", { className: "quiet", role: "status" }, "Comparing it with items and users …"));
   at("item-title").focus();
   const worked = await trying("item", async () => {
-    const view = await find("explorer/item", { item_id: item.item_id });
+    const view = await find("explorer/item", { item_id: item.item_id }, signal);
     drawItem(at("item"), view, { look, add, choose });
     placeOnMap({ item: view });
   }, () => look(item));
-  if (!worked) at("item").replaceChildren();
+  if (!worked && !signal.aborted) at("item").replaceChildren();
 }
 
 async function findUsers(search, signal) {

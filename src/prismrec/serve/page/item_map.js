@@ -1,7 +1,7 @@
 // The map: popular items coloured by category, and on them what was recommended, one item, and the user's interests.
 
-import { axis, chart } from "./charts.js";
-import { computed, element, nameOf } from "./elements.js";
+import { chart } from "./charts.js";
+import { beam, computed, element, nameOf } from "./elements.js";
 
 const COLOURS = 8;
 
@@ -33,12 +33,24 @@ export function drawMap(root, legend, map, choose) {
 export function placeOnMap({ exploration, item }) {
   if (exploration) shown = exploration;
   if (item !== undefined) chosen = item;
-  chartOfItems?.again();
+  chartOfItems?.change(placed());
 }
 
 function options() {
-  const plain = groups.map(({ name, places }, group) => ({
-    type: "scatter", id: `category ${group}`, name, symbolSize: 4, large: false,
+  const hidden = { show: false, min: -1.05, max: 1.05, type: "value" };
+  return {
+    grid: { left: 4, right: 4, top: 4, bottom: 4 },
+    xAxis: hidden,
+    yAxis: hidden,
+    dataZoom: [{ type: "inside", xAxisIndex: 0, filterMode: "none" }, { type: "inside", yAxisIndex: 0, filterMode: "none" }],
+    series: [...plain(), ...placed()],
+  };
+}
+
+/** The items, a series for each category. */
+function plain() {
+  return groups.map(({ name, places }, group) => ({
+    type: "scatter", id: `category ${group}`, name, symbolSize: 4,
     itemStyle: { color: computed(`--category-${group}`), opacity: 0.55 },
     emphasis: { itemStyle: { opacity: 1 }, focus: "series", blurScope: "coordinateSystem" },
     data: places.map((place) => ({
@@ -47,12 +59,16 @@ function options() {
       item: { item_id: items.item_ids[place], title: items.titles[place] },
     })),
   }));
-  const beam = ({ interest }) => (interest === null ? computed("--quiet") : computed(`--beam-${interest % 8}`));
+}
+
+/** What lies on them: what was recommended, the item looked at, and the interests. */
+function placed() {
+  const tint = ({ interest }) => computed(interest === null ? "--quiet" : beam(interest));
   const found = {
     type: "scatter", id: "recommended", symbolSize: 10, z: 3,
     data: shown.items.map((item) => ({
       value: item.position, item, words: `${item.rank}. ${nameOf(item)}`,
-      itemStyle: { color: beam(item), borderColor: computed("--page"), borderWidth: 1.5 },
+      itemStyle: { color: tint(item), borderColor: computed("--page"), borderWidth: 1.5 },
     })),
   };
   const interests = {
@@ -60,7 +76,7 @@ function options() {
     label: { show: true, color: computed("--on-beam"), fontWeight: "bold", formatter: ({ data }) => data.number },
     data: shown.interests.map((interest) => ({
       value: interest.position, number: String(interest.interest + 1), words: `Interest ${interest.interest + 1}`,
-      itemStyle: { color: beam(interest), borderColor: computed("--page"), borderWidth: 2 },
+      itemStyle: { color: tint(interest), borderColor: computed("--page"), borderWidth: 2 },
     })),
   };
   const looked = {
@@ -68,12 +84,5 @@ function options() {
     itemStyle: { color: "transparent", borderColor: computed("--text"), borderWidth: 3 },
     data: chosen ? [{ value: chosen.position }] : [],
   };
-  const hidden = { show: false, min: -1.05, max: 1.05, type: "value" };
-  return {
-    grid: { left: 4, right: 4, top: 4, bottom: 4 },
-    xAxis: axis(hidden),
-    yAxis: axis(hidden),
-    dataZoom: [{ type: "inside", xAxisIndex: 0, filterMode: "none" }, { type: "inside", yAxisIndex: 0, filterMode: "none" }],
-    series: [...plain, found, looked, interests],
-  };
+  return [found, looked, interests];
 }

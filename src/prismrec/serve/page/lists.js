@@ -1,6 +1,6 @@
 // Everything that is shown as lists: a card for each interest, the past, and one item with what is like it.
 
-import { categoryOf, colour, day, element, isolated, nameOf, percent } from "./elements.js";
+import { categoryOf, colour, count, day, element, isolated, nameOf, percent } from "./elements.js";
 import { laneOf } from "./timeline.js";
 
 const FORMED = 5; // events shown of each interest
@@ -21,6 +21,8 @@ function number(interest) {
 }
 
 const small = (text) => element("small", {}, isolated(text));
+
+const row = (shown, look, detail) => element("li", {}, item(shown, look), " ", small(detail));
 
 /** Cards of interests with the items that each found; `before` is the answer without changes, null if there are none. */
 export function drawCards(root, { interests, items, history }, before, look) {
@@ -44,12 +46,11 @@ function card(interest, place, items, history, ranks, look) {
     element("h3", {}, number(interest.interest), element("bdi", {}, name || "No category")),
     element("p", { className: "quiet" }, `${percent(interest.share)} of the attention`),
     element("h4", {}, "Formed by"),
-    element("ol", { className: "plain" }, ...formed.map((event) =>
-      element("li", {}, item(event, look), " ", small(percent(event.weights[place]))))),
+    element("ol", { className: "plain" }, ...formed.map((event) => row(event, look, percent(event.weights[place])))),
     element("h4", {}, "Leads to"),
     ...(own.length ? [found(own, ranks, look)] : [
       element("p", { className: "quiet" }, `None of the ${items.length} items; closest to it are`),
-      element("ol", { className: "plain" }, ...interest.closest.map((each) => element("li", {}, item(each, look), " ", small(categoryOf(each))))),
+      element("ol", { className: "plain" }, ...interest.closest.map((each) => row(each, look, categoryOf(each)))),
     ]));
   made.style.setProperty("--beam", colour(interest.interest));
   return made;
@@ -87,15 +88,15 @@ export function drawHistory(root, { interests, history }, state, { remove, resto
 /** One item: what it is, what is like it, and whose interests come closest. */
 export function drawItem(root, view, { look, add, choose }) {
   const { item: shown, neighbours, fans, looked_at: looked, users } = view;
-  const compared = looked === users ? `all ${users.toLocaleString("en")} users` : `${looked.toLocaleString("en")} of ${users.toLocaleString("en")} users`;
+  const compared = `${looked === users ? "all" : `${looked.toLocaleString("en")} of`} ${count(users, "user")}`;
   root.replaceChildren(
     element("h3", {}, element("bdi", {}, nameOf(shown))),
-    element("p", { className: "quiet" }, isolated(shown.item_id), " · ", isolated(categoryOf(shown) || "no category"), ` · ${shown.events.toLocaleString("en")} events`),
+    element("p", { className: "quiet" }, isolated(shown.item_id), " · ", isolated(categoryOf(shown) || "no category"), ` · ${count(shown.events, "event")}`),
     button("Add to the past", () => add(shown)),
     element("div", { className: "columns" },
       element("div", {}, element("h4", {}, "Most like it"),
         element("ol", { className: "plain" }, ...neighbours.map((each) =>
-          element("li", {}, item(each, look), " ", small(`cosine ${each.cosine.toFixed(2)} · ${categoryOf(each)}`))))),
+          row(each, look, `cosine ${each.cosine.toFixed(2)} · ${categoryOf(each)}`)))),
       element("div", {}, element("h4", {}, "Whose interests come closest"),
         element("p", { className: "quiet" }, `Of ${compared}.`),
         element("ol", { className: "plain" }, ...fans.map((fan) => {

@@ -1,6 +1,6 @@
 // Draws the past as a beam that a prism splits into interests, each as wide as its share of the attention.
 
-import { colour, percent, svg } from "./elements.js";
+import { colour, count, percent, svg } from "./elements.js";
 
 const HEIGHT = 170, TOP = 16, BASE = 84, HALF = 42; // of the drawing, and of the prism in it
 
@@ -13,7 +13,7 @@ export function drawPrism(root, interests, events) {
   for (const [name, value] of [["viewBox", `0 0 ${width} ${HEIGHT}`], ["width", width]]) frame.setAttribute(name, value);
   white.setAttribute("d", `M0 96 L${middle - 22} 52 L${middle - 19} 59 L0 104 Z`);
   glass.setAttribute("d", `M${middle} ${TOP} L${middle + HALF} ${BASE} L${middle - HALF} ${BASE} Z`);
-  words.textContent = `${events} event${events === 1 ? "" : "s"}`;
+  words.textContent = count(events, "event");
   interests.forEach(({ interest, share }, place) => {
     const { light, label } = beams[place], inside = HALF - 8, column = width / interests.length;
     const start = middle + inside * (2 * (place + 0.5) / interests.length - 1), thin = Math.max(0.8, 0.9 * inside * share);
@@ -26,8 +26,8 @@ export function drawPrism(root, interests, events) {
   });
 }
 
-function begin(root, count) {
-  beams = Array.from({ length: count }, () => ({
+function begin(root, length) {
+  beams = Array.from({ length }, () => ({
     light: svg("path", { class: "beam" }), label: svg("text", { y: HEIGHT - 10, "text-anchor": "middle" }),
   }));
   white = svg("path", { class: "white" });

@@ -78,6 +78,7 @@ export function searchBox(root, label, find, choose, trying) {
   field.addEventListener("focus", search);
   field.addEventListener("blur", () => { clearTimeout(timer); asked.abort(); close(); });
   field.addEventListener("keydown", (event) => {
+    if (event.isComposing) return; // the key is the input method's
     if (event.key === "Escape") close();
     else if (event.key === "Enter") enter();
     else if (event.key === "ArrowDown" && choices.length && !list.hidden) mark(marked + 1);

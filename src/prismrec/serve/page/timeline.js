@@ -1,7 +1,7 @@
 // The time line: each event at its time, in the lane of the interest that it formed most.
 
 import { axis, chart } from "./charts.js";
-import { categoryOf, computed, day, nameOf } from "./elements.js";
+import { beam, categoryOf, computed, day, nameOf } from "./elements.js";
 
 let line, shown = { interests: [], history: [] };
 
@@ -21,7 +21,7 @@ export function laneOf(event, interests) {
 
 function options() {
   const names = shown.interests.map(({ interest }) => `Interest ${interest + 1}`);
-  const colours = shown.interests.map(({ interest }) => computed(`--beam-${interest % 8}`));
+  const colours = shown.interests.map(({ interest }) => computed(beam(interest)));
   const heaviest = Math.max(1e-9, ...shown.history.flatMap((event) => event.weights));
   const data = shown.history.map((event) => {
     const lane = laneOf(event, shown.interests);
