@@ -5,7 +5,7 @@
 Two servers, on this machine's loopback only: A keeps events in a log of its own, searches the bundle's index, and is
 stopped and killed in the first third; B keeps events in Redis (`appendfsync always`: acknowledged is on the disk),
 searches in PostgreSQL, and lives on while both are stopped and killed. Bundles change, crowds come, clients are slow
-(`soak_faults.py`, `soak_traffic.py`). At the end A and Redis are killed once more, and all events are read back.
+(`soak_faults.py`, `soak_slow.py`). At the end A and Redis are killed once more, and all events are read back.
 
 Prints a table. Ends with status 1 if an acknowledged event is lost or one is doubled, if anything but what is
 documented was answered (`soak_record.py`), or if a server that lived for seven minutes grew more than `soak_report.py`
@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -39,7 +40,8 @@ from soak_faults import Changes, Fault, carry_out, gather_crowd, interrupt, plan
 from soak_processes import Postgres, Redis, Sample, Server, Stoppable
 from soak_record import Event, compare
 from soak_report import page, summary
-from soak_traffic import NEW_USER, SETTINGS, Site, customer, reporter, slow_client
+from soak_slow import slow_client
+from soak_traffic import NEW_USER, SETTINGS, Site, customer, reporter
 
 CUSTOMERS, REPORTERS, SLOW = 4, 2, 2
 """Clients of each server."""
@@ -89,8 +91,9 @@ def run(bundles: list[Path], work: Path, data: Path, options: argparse.Namespace
     for bundle in bundles:
         load_vectors(bundle, postgres.url, Console(quiet=True))
     for server in servers.values():
-        server.start()
         stack.callback(_end, server)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(Server.start, servers.values()))
     sites = {name: Site(name, server, options.users, options.items) for name, server in servers.items()}
     samples = asyncio.run(_soak(sites, redis, postgres, bundles, options))
     servers["B"].stop()
@@ -153,6 +156,7 @@ async def _soak(
         client.cancel()
     faults.cancel()
     results = await asyncio.gather(faults, *clients, return_exceptions=True)
+    await asyncio.sleep(0.1)  # until their connections are closed
     for result in results:
         if isinstance(result, Exception):
             raise result

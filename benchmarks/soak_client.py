@@ -11,7 +11,6 @@ from soak_processes import HOST, KEY
 
 TIMEOUT = 60.0
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
-_CLOSES = re.compile(rb"connection: *close", re.IGNORECASE)
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -23,10 +22,13 @@ class Answer(NamedTuple):
 
     @property
     def code(self) -> str:
-        """That of the refusal; none in an answer."""
+        """That of the refusal; none in an answer, and the text itself where it has not the form of a refusal."""
         if self.status < 400:
             return ""
-        return str(json.loads(self.body)["error"]["code"])
+        try:
+            return str(json.loads(self.body)["error"]["code"])
+        except (ValueError, KeyError):
+            return repr(self.body[:100])
 
 
 class BrokenError(Exception):
@@ -48,30 +50,30 @@ class Connection:
         self._writer: asyncio.StreamWriter | None = None
 
     async def ask(self, method: str, path: str, body: bytes = b"", key: str = KEY) -> Answer:
-        """Send a request, and wait for the answer.
+        """Send a request, over a new connection if the server has closed this one, and wait for the answer.
 
         Raises:
             BrokenError: the connection is refused or lost, or the answer takes too long.
         """
+        if self._writer and (self._writer.is_closing() or self._reader.at_eof() or self._reader.exception()):
+            self.close()
         try:
             async with asyncio.timeout(TIMEOUT):
                 await self.send(head(method, path, len(body), key) + body)
                 return await self.receive()
-        except TimeoutError as error:
+        except (BrokenError, TimeoutError) as error:
             self.close()
             raise BrokenError from error
 
     async def send(self, data: bytes) -> None:
-        """Write, over a new connection if there is none."""
+        """Write, over a new connection if there has been none."""
         try:
-            if self._writer is None or self._reader.at_eof() or self._reader.exception():
-                self.close()
+            if self._writer is None:
                 await self._open()
             assert self._writer is not None
             self._writer.write(data)
             await self._writer.drain()
         except OSError as error:
-            self.close()
             raise BrokenError from error
 
     async def receive(self) -> Answer:
@@ -81,17 +83,14 @@ class Connection:
             length = _LENGTH.search(start)
             body = await self._reader.readexactly(int(length[1]) if length else 0)
         except (OSError, EOFError) as error:
-            self.close()
             raise BrokenError from error
-        if _CLOSES.search(start):
-            self.close()
         return Answer(int(start[9:12]), body)
 
     def close(self, *, reset: bool = False) -> None:
         """Close; by a reset, as when a client is killed."""
         if self._writer is None:
             return
-        if reset:
+        if reset and not self._writer.is_closing():
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._writer.transport.abort()
         self._writer = None

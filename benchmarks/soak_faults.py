@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from soak_client import Answer, Connection
 from soak_processes import Stoppable
-from soak_traffic import Site, crowd
+from soak_slow import crowd
+from soak_traffic import Site
 
 STOPS = ("stop", "kill")
 CHANGES = ("swap", "same", "back", "damaged")
@@ -57,13 +58,15 @@ class Fault(NamedTuple):
 def plan(seed: int, seconds: float) -> dict[str, list[Fault]]:
     """Faults of each lane, every kind of them once at least and all equally often."""
     rng = random.Random(seed)
+    longest = min(4, seconds / 15)
     faults = {}
     for name, lane in LANES.items():
         rounds = max(1, int(seconds * lane.until / lane.every / len(lane.kinds)))
         kinds = [kind for _ in range(rounds) for kind in rng.sample(lane.kinds, len(lane.kinds))]
         every = seconds * lane.until / len(kinds)
         faults[name] = [
-            Fault((place + rng.uniform(0.2, 0.8)) * every, kind, rng.uniform(1, 4)) for place, kind in enumerate(kinds)
+            Fault((place + rng.uniform(0.2, 0.8)) * every, kind, rng.uniform(0.25, 1) * longest)
+            for place, kind in enumerate(kinds)
         ]
     return faults
 
@@ -142,7 +145,7 @@ class Changes:
                 if await self._swaps() > before:
                     return
             if time.monotonic() > deadline or not self._database_was_down(asked):
-                self._site.record.errors.append("SIGHUP: the bundle did not change")
+                self._site.record.fail("SIGHUP: the bundle did not change")
                 return
 
     async def _admin(self, verb: str, expected: set[tuple[int, str]]) -> bool:
@@ -160,7 +163,7 @@ class Changes:
     async def _check(self) -> None:
         found = json.loads((await self._ask("GET", "/health")).body)["items"]
         if found != self._items[self._served]:
-            self._site.record.errors.append(f"expected {self._items[self._served]} items to be served, found {found}")
+            self._site.record.fail(f"expected {self._items[self._served]} items to be served, found {found}")
 
     async def _swaps(self) -> float:
         while (answer := await self._ask("GET", "/metrics")).status != 200:  # a crowd is there

@@ -3,6 +3,8 @@
 Nothing is forgiven but what the documentation says of a fault that was going on: see `EXCUSED`.
 """
 
+import datetime as dt
+import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -80,7 +82,12 @@ class Record:
             self.latencies[phase].append(1000 * (end - start))
         if (status, code) not in expected.union(*(EXCUSED.get(fault, set()) for fault in active)):
             during = ", ".join(sorted(active)) or "no fault"
-            self.errors.append(f"{route}: {status or 'broken connection'} {code} during {during}")
+            self.fail(f"{route}: {status or 'broken connection'} {code} during {during}")
+
+    def fail(self, error: str) -> None:
+        """Count an error, and say it at once: the log of then helps."""
+        self.errors.append(error)
+        print(f"{dt.datetime.now(dt.UTC):%H:%M:%S} {error}", file=sys.stderr, flush=True)
 
 
 class Kept(NamedTuple):
