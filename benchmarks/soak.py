@@ -17,6 +17,7 @@ import asyncio
 import itertools
 import json
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -54,11 +55,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--rate", type=float, default=30, help="requests a second, of both servers together")
     parser.add_argument("--seed", type=int, default=0, help="of the faults' plan and of what clients ask")
-    parser.add_argument("--users", type=int, default=3000)
+    parser.add_argument("--users", type=int, default=1000)
     parser.add_argument("--items", type=int, default=5000)
     parser.add_argument("--work", type=Path, help="folder where the bundles are kept, or already are")
     parser.add_argument("--out", type=Path, help="file for all numbers")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and end what was started
     with ExitStack() as stack:
         bundles = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         bundles.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ START, YEAR = 1_700_000_000, 365 * 86_400
 CATEGORIES = 20
 NEW_ITEMS = 100
 EVENTS_PER_USER = 30
-MODEL = ("model.embedding_dim=32", "model.num_interests=4", "train.epochs=1")
+MODEL = ("model.embedding_dim=32", "model.num_interests=4", "history.max_length=50", "train.epochs=1")
 
 
 def make_bundles(work: Path, users: int, items: int) -> list[Path]:

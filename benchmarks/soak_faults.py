@@ -35,8 +35,8 @@ class Lane(NamedTuple):
 
 LANES = {
     "server A": Lane(STOPS, 60, 1 / 3),
-    "bundle of A": Lane(CHANGES, 20),
-    "bundle of B": Lane(CHANGES, 20),
+    "bundle of A": Lane(CHANGES, 30),
+    "bundle of B": Lane(CHANGES, 30),
     "crowd at A": Lane(CROWDS, 45),
     "crowd at B": Lane(CROWDS, 45),
     "Redis": Lane(STOPS, 90),

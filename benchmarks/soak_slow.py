@@ -97,7 +97,7 @@ async def _be_patient(site: Site, _: random.Random) -> None:
     async with _calling(site, "in pieces") as call:
         await call.connection.send(head("POST", RECOMMEND, len(body)))
         for place in range(0, len(body), 5):
-            await asyncio.sleep(MAX_BODY_SECONDS / 6)
+            await asyncio.sleep(0.4)
             await call.connection.send(body[place : place + 5])
         await call.receive(OK)
 

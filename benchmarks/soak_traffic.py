@@ -17,7 +17,7 @@ from soak_client import Answer, BrokenError, Connection, as_json
 from soak_processes import KEY, Server
 from soak_record import BROKEN, Event, Record
 
-MAX_CONCURRENT, MAX_PER_CLIENT, MAX_BODY_SECONDS = 32, 16, 3
+MAX_CONCURRENT, MAX_PER_CLIENT, MAX_BODY_SECONDS = 32, 16, 5
 SETTINGS = (
     f"max_concurrent={MAX_CONCURRENT}",
     f"max_concurrent_per_client={MAX_PER_CLIENT}",

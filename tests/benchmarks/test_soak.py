@@ -107,8 +107,8 @@ def test_the_plan_has_every_fault_and_leaves_a_server_alone_at_last(soak) -> Non
     assert faults == soak.plan(3, 1800) != soak.plan(4, 1800)
     assert {lane: len(found) for lane, found in faults.items()} == {
         "server A": 10,
-        "bundle of A": 88,
-        "bundle of B": 88,
+        "bundle of A": 60,
+        "bundle of B": 60,
         "crowd at A": 40,
         "crowd at B": 40,
         "Redis": 20,
