@@ -5,6 +5,7 @@ there now points to) takes over when it is open and warm, and the one before it 
 """
 
 import asyncio
+import gc
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -104,6 +105,9 @@ class Host:
             if (before.path, served) != (path, opened.service.bundle.manifest):
                 self._previous = before.path, served  # unless the same was opened again
             await asyncio.to_thread(before.recommend.close)  # what came before the change is answered by what was there
+            # errors of a database that was away hold the bundle they met, in cycles that are seldom looked for
+            del before
+            await asyncio.to_thread(gc.collect)
             return opened
 
     def _open(self, path: Path, manifest: dict[str, Any] | None = None) -> Serving:
