@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import json
 import shutil
@@ -286,3 +287,25 @@ def test_what_was_served_is_let_go_even_after_a_database_was_away(
     finally:
         gc.enable()
         host.close()
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="needs glibc")
+def test_freed_memory_is_given_back(site: Site) -> None:
+    """Blocks that are freed stay with glibc as long as one above them is used, unless somebody asks."""
+    libc, size, number = ctypes.CDLL(None), 2**16, 1000
+    libc.malloc.restype = ctypes.c_void_p
+    blocks = [ctypes.c_void_p(libc.malloc(ctypes.c_size_t(size))) for _ in range(number)]
+    for block in blocks:
+        libc.memset(block, 1, ctypes.c_size_t(size))
+    for block in blocks[:-1]:
+        libc.free(block)
+    held = _anonymous_bytes()
+    asyncio.run(site.host.reload())
+    assert held - _anonymous_bytes() > 0.8 * size * number
+    libc.free(blocks[-1])
+
+
+def _anonymous_bytes() -> int:
+    """Memory of this process that is not of files."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
