@@ -5,9 +5,6 @@ there now points to) takes over when it is open and warm, and the one before it 
 """
 
 import asyncio
-import contextlib
-import ctypes
-import gc
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +21,7 @@ from prismrec.errors import ArtifactError, PrismRecError
 from prismrec.export.reader import WEIGHTS
 from prismrec.serve.batching import Batcher
 from prismrec.serve.exploration import Explorer
+from prismrec.serve.memory import give_back
 from prismrec.serve.messages import AnyRecommendQuery, Recommendations, category_dtype
 from prismrec.serve.service import Service
 
@@ -108,7 +106,7 @@ class Host:
                 self._previous = before.path, served  # unless the same was opened again
             await asyncio.to_thread(before.recommend.close)  # what came before the change is answered by what was there
             del before
-            await asyncio.to_thread(_let_go)
+            await asyncio.to_thread(give_back)
             return opened
 
     def _open(self, path: Path, manifest: dict[str, Any] | None = None) -> Serving:
@@ -122,17 +120,6 @@ class Host:
             service.recommend(service.sample_queries(size))
         batcher = Batcher(service.recommend, settings.encoder_batch, settings.workers, on_loop=self._on_loop)
         return Serving(path, service, batcher)
-
-
-def _let_go() -> None:
-    """Give the memory of what is no longer served back to the system.
-
-    Errors of a database that was away hold the bundle they met, in cycles that are seldom looked for; and what is freed
-    stays with glibc, a part with each thread that ever asked for some: hundreds of MiB after some tens of changes.
-    """
-    gc.collect()
-    with contextlib.suppress(AttributeError):  # other C libraries do without
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _check_in_place(path: Path, opened: dict[str, Any], expected: dict[str, Any] | None) -> None:
