@@ -494,6 +494,10 @@ def serve(
     # before Faiss is loaded: a search of a millisecond gains from a second thread, and loses to more that must be woken
     os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
 
+    from prismrec.serve.memory import share_arenas
+
+    share_arenas()
+
     from prismrec.serve.server import run_server
     from prismrec.serve.settings import ServeConfig
     from prismrec.toml import load_settings

@@ -111,7 +111,7 @@ def test_no_block_escapes(page: Path) -> None:
 
 def test_what_is_not_run_is_found() -> None:
     serving = list(blocks(ROOT / "docs" / "serving.md"))
-    assert [block.run for block in serving].count(False) == 4
+    assert [block.run for block in serving].count(False) == 5
     assert serving[0].code == "prismrec serve bundle --host 0.0.0.0 --port 8000\n"
 
 

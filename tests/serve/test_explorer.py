@@ -1,15 +1,21 @@
 """What the explorer's page is answered, against the service itself; and who may ask."""
 
+import asyncio
 import json
 from pathlib import Path
 
+import httpx
 import numpy as np
 import polars as pl
 import pytest
 
 from prismrec.export.reader import open_bundle
+from prismrec.serve.app import create_app
 from prismrec.serve.item_map import ItemMap
+from prismrec.serve.metrics import Metrics
+from prismrec.serve.opening import open_host
 from prismrec.serve.recommender import Recommender
+from prismrec.serve.settings import ServeConfig
 
 from .conftest import EVENTS, ITEMS, NUM_ITEMS, NUM_USERS, START, with_store
 
@@ -223,6 +229,25 @@ def test_a_key_guards_all_but_the_page(bundle: Path, make_client) -> None:
         assert client.send("GET", path).status_code == 401
         assert client.send("GET", path, x_api_key="secret").status_code == 200
     assert client.send("POST", USER, json.dumps({"user_id": "4"}).encode()).status_code == 401
+
+
+def test_those_who_look_keep_no_events_waiting(bundle: Path, tmp_path: Path) -> None:
+    serving, metrics = ServeConfig(), Metrics()
+    host = open_host(bundle, serving, metrics, events=str(tmp_path / "events"))
+    transport = httpx.ASGITransport(create_app(host, serving, metrics))
+
+    async def ask() -> tuple[int, set[int]]:
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            with host.current.explorer._encoding:  # as while the interests of users are made
+                looking = [asyncio.create_task(client.get("/explorer/item?item_id=item%207")) for _ in range(50)]
+                await asyncio.sleep(0.1)  # until they are where they wait
+                event = {"item_id": "item 3", "timestamp": START}
+                async with asyncio.timeout(10):
+                    answer = await client.post("/v1/events", json={"user_id": 900, "events": [event]})
+            return answer.status_code, {each.status_code for each in await asyncio.gather(*looking)}
+
+    assert asyncio.run(ask()) == (200, {200})
+    host.close()
 
 
 def test_it_can_be_left_out(bundle: Path, make_client) -> None:

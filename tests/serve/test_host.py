@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import ctypes
+import gc
 import json
 import shutil
+import weakref
 from pathlib import Path
 
 import httpx
@@ -15,6 +18,7 @@ from prismrec.errors import ArtifactError
 from prismrec.export.reader import KIND, open_bundle
 from prismrec.serve.app import create_app
 from prismrec.serve.event_log import EventLog
+from prismrec.serve.events import StoreUnavailableError
 from prismrec.serve.host import Host
 from prismrec.serve.metrics import Metrics
 from prismrec.serve.opening import open_host
@@ -259,3 +263,49 @@ def test_without_a_key_nobody_changes_the_bundle_over_http(bundle: Path, tmp_pat
 def test_only_bundles_are_served(bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="expected a bundle"):
         open_host(bundle / "store", ServeConfig(), Metrics(), events=str(tmp_path))
+
+
+def test_what_was_served_is_let_go_even_after_a_database_was_away(
+    bundles: dict[str, Path], tmp_path: Path, own_redis_server
+) -> None:
+    """An error of Redis is a cycle of frames; a collector that has seen little of late does not look for it."""
+    host = open_host(bundles["first"], ServeConfig(), Metrics(), events=own_redis_server.url)
+    before = weakref.ref(host.current.service)
+
+    async def change() -> None:
+        queries = host.current.service.sample_queries(1)
+        own_redis_server.kill()
+        with pytest.raises(StoreUnavailableError):
+            await host.current.recommend(queries)
+        own_redis_server.start()
+        await host.reload()
+
+    gc.disable()
+    try:
+        asyncio.run(change())
+        assert before() is None
+    finally:
+        gc.enable()
+        host.close()
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="needs glibc")
+def test_freed_memory_is_given_back(site: Site) -> None:
+    """Blocks that are freed stay with glibc as long as one above them is used, unless somebody asks."""
+    libc, size, number = ctypes.CDLL(None), 2**16, 1000
+    libc.malloc.restype = ctypes.c_void_p
+    blocks = [ctypes.c_void_p(libc.malloc(ctypes.c_size_t(size))) for _ in range(number)]
+    for block in blocks:
+        libc.memset(block, 1, ctypes.c_size_t(size))
+    for block in blocks[:-1]:
+        libc.free(block)
+    held = _anonymous_bytes()
+    asyncio.run(site.host.reload())
+    assert held - _anonymous_bytes() > 0.8 * size * number
+    libc.free(blocks[-1])
+
+
+def _anonymous_bytes() -> int:
+    """Memory of this process that is not of files."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))

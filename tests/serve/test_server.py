@@ -1,6 +1,7 @@
 """`prismrec serve` as a process: killed, told to change its bundle or to stop, asked wrongly, and asked too much."""
 
 import contextlib
+import ctypes
 import http.client
 import itertools
 import json
@@ -185,6 +186,22 @@ def server(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     folder = tmp_path_factory.mktemp("server")
     with Server(bundle, folder, f"--events={folder / 'events'}", key=KEY) as server:
         yield server
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="needs glibc")
+def test_threads_share_memory(server: Server) -> None:
+    """An arena of glibc beside the first begins at a multiple of 64 MiB, and the rest of that is reserved for it."""
+    with crowd(server):
+        pass
+    whole = 2**26
+    lines = Path(f"/proc/{server.process.pid}/maps").read_text().splitlines()
+    maps = [(*(int(end, 16) for end in line.split()[0].split("-")), line.split()[1]) for line in lines]
+    arenas = [
+        start
+        for (start, end, access), (reserved, last, none) in itertools.pairwise(maps)
+        if (access, none) == ("rw-p", "---p") and end == reserved and last - start == whole and start % whole == 0
+    ]
+    assert len(arenas) == 1
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/docs", "/v1/events", "/nowhere"])

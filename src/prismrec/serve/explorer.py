@@ -7,9 +7,12 @@ not one of its files: titles and ids are shown as text, and the browser is told 
 import asyncio
 import hashlib
 import importlib.resources
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
 from fastapi import FastAPI, Query, Request, Response
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from prismrec.serve.exploration import Explorer
@@ -36,45 +39,45 @@ _PAGE_HEADERS = {
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",  # the address names the user
     "cache-control": "no-cache",  # ask whether it is still the same
 }
-_PRIVATE = {"cache-control": "no-store"}
+_THREADS = 4
 Search = Annotated[str, Query(max_length=200)]
 
 
 def add_explorer(app: FastAPI, host: Host) -> None:
     """Add the page and what it asks for."""
     _add_page(app)
+    # of its own: what is made when first asked for takes long, and events shall not wait for it
+    threads = ThreadPoolExecutor(_THREADS, "explorer")
 
-    def explorer() -> Explorer:
-        return host.current.explorer
+    async def look(at: Callable[[Explorer], BaseModel]) -> Response:
+        return success(await asyncio.get_running_loop().run_in_executor(threads, at, host.current.explorer))
 
     @app.get("/explorer/users", response_model=FoundUsers)
     async def users(search: Search = "") -> Response:
         """Find known users by a part of their ids."""
-        return success(await asyncio.to_thread(explorer().users, search), _PRIVATE)
+        return await look(lambda explorer: explorer.users(search))
 
     @app.get("/explorer/items", response_model=FoundItems)
     async def items(search: Search = "") -> Response:
         """Find items by a part of their titles or ids, the most popular first."""
-        return success(await asyncio.to_thread(explorer().items, search), _PRIVATE)
+        return await look(lambda explorer: explorer.items(search))
 
     @app.get("/explorer/item", response_model=ItemView, responses={404: {"model": Refusal}})
     async def item(item_id: Annotated[str, Query(max_length=1000)]) -> Response:
         """Show an item, what is like it, and whose interests come closest to it."""
-        return success(await asyncio.to_thread(explorer().item, item_id), _PRIVATE)
+        return await look(lambda explorer: explorer.item(item_id))
 
     @app.get("/explorer/map", response_model=MapView)
     async def item_map() -> Response:
         """Show the most popular items on a plane."""
-        return success(await asyncio.to_thread(explorer().map), _PRIVATE)
+        return await look(Explorer.map)
 
     @app.post("/explorer/user", response_model=Exploration)
     async def explore(query: ExploreQuery) -> Response:
         """Show a user's interests, what formed them and what they lead to, with events added or removed."""
-        return success(await asyncio.to_thread(explorer().explore, query), _PRIVATE)
+        return await look(lambda explorer: explorer.explore(query))
 
 
 def _add_page(app: FastAPI) -> None:

@@ -21,6 +21,7 @@ from prismrec.export.reader import KIND, WEIGHTS
 from prismrec.serve.batching import Batcher
 from prismrec.serve.exploration import Explorer
 from prismrec.serve.limits import is_light
+from prismrec.serve.memory import give_back
 from prismrec.serve.messages import AnyRecommendQuery, Recommendations, category_dtype
 from prismrec.serve.service import Service
 
@@ -104,6 +105,8 @@ class Host:
             if (before.path, served) != (path, opened.service.bundle.manifest):
                 self._previous = before.path, served  # unless the same was opened again
             await asyncio.to_thread(before.recommend.close)  # what came before the change is answered by what was there
+            del before
+            await asyncio.to_thread(give_back)
             return opened
 
     def _open(self, path: Path, manifest: dict[str, Any] | None = None) -> Serving:
