@@ -5,6 +5,7 @@ bytes. Further options are those of libFuzzer; `test_fuzz.py` runs every target 
 """
 
 import contextlib
+import json
 import struct
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["prismrec", "tomllib", "json"], enable_loader_override=False):
+    from prismrec.artifact import read_manifest, replace_manifest
     from prismrec.data.schema import stable_keys
     from prismrec.errors import PrismRecError
     from prismrec.serve.event_segments import read_segment
@@ -42,6 +44,15 @@ def _segment(path: Path) -> object:
     return read_segment(path)
 
 
+def _manifest(path: Path) -> object:
+    """With a right checksum where it is a mapping, or nothing behind that would be read."""
+    with contextlib.suppress(ValueError, RecursionError):
+        content = json.loads(path.read_text())
+        if isinstance(content, dict):
+            replace_manifest(path.parent, content)
+    return read_manifest(path.parent, "store")
+
+
 def _settings(content: bytes) -> object:
     """Every line is one `--set`."""
     return load_config(None, content.decode(errors="surrogateescape").split("\n"))
@@ -54,6 +65,7 @@ def _values(content: bytes) -> object:
 
 TARGETS = {
     "segment": _with_file(_segment, "events-000001.log"),
+    "manifest": _with_file(_manifest, "manifest.json"),
     "toml": _with_file(load_config, "c.toml"),
     "settings": _settings,
     "values": _values,

@@ -16,6 +16,7 @@ from .strange import TIMES
 
 ROWS = np.arange(12, dtype=np.int64).reshape(2, 6)
 CORPUS = {
+    "manifest": b'{"kind": "store", "format_version": 2, "files": {"a": {"bytes": 3, "sha256": "x"}, "../b": {}}}',
     "segment": b'["page", "shop"]\n' + record_bytes(ROWS),
     "toml": dump_toml(Config()).encode(),
     "settings": b"train.epochs=5\nmodel.routing=hard\nmodel.dwell_boundaries=[1, 2]",

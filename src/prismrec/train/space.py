@@ -7,7 +7,6 @@ Takes a TOML file or a mapping; gives a `Space`, of which every single value was
 """
 
 import math
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -16,7 +15,7 @@ from pydantic import Field, RootModel, StrictBool, StrictFloat, StrictInt, Valid
 
 from prismrec.config import Config, Section
 from prismrec.errors import ConfigError
-from prismrec.toml import override
+from prismrec.toml import override, read_toml
 
 if TYPE_CHECKING:  # an extra
     from optuna.distributions import BaseDistribution
@@ -81,7 +80,7 @@ def read_space(source: Path | Mapping[str, Any], config: Config) -> Space:
             asked.
     """
     name = str(source) if isinstance(source, Path) else "space"
-    found = dict(_flat(_load(source) if isinstance(source, Path) else source))
+    found = dict(_flat(read_toml(source) if isinstance(source, Path) else source))
     if not found:
         raise ConfigError(f'{name}: expected keys with values to try, such as "train.batch_size" = [256, 1024]')
     settings = config.model_dump()
@@ -93,13 +92,6 @@ def read_space(source: Path | Mapping[str, Any], config: Config) -> Space:
         for value in _samples(space[key]):
             _check(config, key, value, name)
     return space
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: expected a TOML file ({error})") from error
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
