@@ -35,7 +35,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from matthew_report import draw, report
 from matthew_world import World, choose, likings, make_world, places
-from prismrec.artifact import replacing_file
+from prismrec.atomic import replacing_file
 from prismrec.data.prepare import prepare
 from prismrec.data.store import Store
 from prismrec.evaluate.baselines.popular import popularity_scorer

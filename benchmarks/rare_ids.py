@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from prismrec.artifact import manifest_content, replacing_directory, write_manifest
+from prismrec.artifact import manifest_content, replacing_artifact, write_manifest
 from prismrec.data.datasets import complete_journey
 from prismrec.data.prepare import prepare
 from prismrec.data.store import KIND, Store
@@ -139,7 +139,7 @@ def tables(store: Store, folder: Path, seed: int, max_steps: int) -> Iterator[st
 def with_admission(store: Store, path: Path, variant: Variant) -> Store:
     """A copy of a store in which the ids of rare items are one id."""
     shutil.rmtree(path, ignore_errors=True)
-    with replacing_directory(path, KIND) as directory:
+    with replacing_artifact(path, KIND) as directory:
         shutil.copytree(store.path, directory, dirs_exist_ok=True)
         features = np.array(store.item_features)
         rare = np.flatnonzero(store.item_counts < variant.admitted_from)[1:]  # row 0 is padding

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from prismrec.artifact import MANIFEST, manifest_content, replacing_directory, write_manifest
+from prismrec.artifact import MANIFEST, manifest_content, replacing_artifact, write_manifest
 from prismrec.data.datasets import complete_journey
 from prismrec.data.prepare import prepare
 from prismrec.data.store import KIND as STORE_KIND
@@ -54,7 +54,7 @@ def in_8_bits(work: Path, bundle: Path) -> Path:
         export(work / "run", work / "bundle-int8", int8=True)
     out = bundle.with_name(f"{bundle.name}-int8")
     opened = open_bundle(bundle)
-    with replacing_directory(out, KIND) as directory:
+    with replacing_artifact(out, KIND) as directory:
         shutil.copytree(bundle, directory, copy_function=os.link, dirs_exist_ok=True)
         (directory / USER_ENCODER).unlink()
         shutil.copyfile(work / "bundle-int8" / USER_ENCODER, directory / USER_ENCODER)
@@ -76,7 +76,7 @@ def widen(bundle: Path, out: Path, num_items: int) -> None:
     histories = stored_histories(store, users, store.manifest["max_time"], opened.config.history)
     interests = opened.encoder.encode(histories, store.item_features).vectors
     index = FaissIndex.build(vectors, interests)
-    with replacing_directory(out, KIND) as directory:
+    with replacing_artifact(out, KIND) as directory:
         shutil.copytree(bundle, directory, dirs_exist_ok=True)
         ids = _widen_store(store, directory / STORE, source)
         write_item_vectors(directory / ITEM_VECTORS, ids, vectors)

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 
-from prismrec.artifact import replacing_file
+from prismrec.atomic import replacing_file
 from prismrec.errors import DataError
 
 _TABLES = (".parquet", ".csv")

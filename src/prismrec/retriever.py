@@ -30,7 +30,7 @@ from typing import Any, Self
 import polars as pl
 from rich.console import Console
 
-from prismrec.artifact import MANIFEST, fitting_parts, read_manifest, replacing_directory, write_manifest
+from prismrec.artifact import MANIFEST, fitting_parts, read_manifest, replacing_artifact, write_manifest
 from prismrec.config import Config, PrepareConfig
 from prismrec.data.append import append
 from prismrec.data.prepare import prepare
@@ -125,7 +125,7 @@ class Retriever:
             ArtifactError: something else is there, or this retriever is not fitted.
         """
         fitted = self._fitted
-        with replacing_directory(Path(path), KIND) as directory:
+        with replacing_artifact(Path(path), KIND) as directory:
             shutil.copytree(fitted.path, directory, dirs_exist_ok=True)
         return Path(path)
 
@@ -270,7 +270,7 @@ class Retriever:
     @contextmanager
     def _next_state(self, pandas: bool) -> Iterator[Path]:
         """Yield a directory for a store and a run on it; without an error it becomes what this retriever answers by."""
-        with replacing_directory(self._directory, KIND) as directory:
+        with replacing_artifact(self._directory, KIND) as directory:
             yield directory
             tie_to_store(directory / RUN, f"../{STORE}")
             export(directory / RUN, directory / BUNDLE, console=self._console)

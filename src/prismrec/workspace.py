@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from prismrec.artifact import replacing_file
+from prismrec.atomic import replacing_file
 from prismrec.engine import Engine
 from prismrec.errors import ArtifactError, PrismRecError
 

@@ -13,7 +13,7 @@ import httpx
 import polars as pl
 import pytest
 
-from prismrec.artifact import replacing_directory
+from prismrec.artifact import replacing_artifact
 from prismrec.errors import ArtifactError
 from prismrec.export.reader import KIND, open_bundle
 from prismrec.serve.app import create_app
@@ -108,7 +108,7 @@ def test_a_bundle_opened_again_is_not_the_one_before(site: Site, bundles: dict[s
 
 def _replace(bundle: Path, new: Path) -> None:
     """Put another bundle in the place of one, as `export` does."""
-    with replacing_directory(bundle, KIND) as temporary:
+    with replacing_artifact(bundle, KIND) as temporary:
         shutil.copytree(new, temporary, dirs_exist_ok=True)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 from protocol import Fitted, K, Task
 
-from prismrec.artifact import write_json
+from prismrec.atomic import write_json
 from prismrec.data.ranges import flat_ranges
 from prismrec.data.store import Store
 from prismrec.errors import ConfigError, TrainingError

@@ -26,7 +26,8 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
-from prismrec.artifact import describe_files, manifest_content, naming_full_disk, replace_manifest, synchronize
+from prismrec.artifact import describe_files, manifest_content, replace_manifest
+from prismrec.atomic import naming_full_disk, synchronize
 from prismrec.config import PrepareConfig
 from prismrec.data.catalogue import KEY, Catalogue, catalogue_of
 from prismrec.data.columns import column_keys

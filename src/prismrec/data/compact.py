@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prismrec.artifact import manifest_content, replacing_directory, write_manifest
+from prismrec.artifact import manifest_content, replacing_artifact, write_manifest
 from prismrec.data.sequences import GrowingArray
 from prismrec.data.store import KIND, Store
 
@@ -31,7 +31,7 @@ def compact(store: Store, out: Path) -> Path:
     Raises:
         ArtifactError: `out` exists and is not a store.
     """
-    with replacing_directory(out, KIND) as directory:
+    with replacing_artifact(out, KIND) as directory:
         store.users.write_parquet(directory / "users.parquet")
         store.items.write_parquet(directory / "items.parquet")
         for name in ("item_features", "offsets", "valid_start", "test_start"):

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
-from prismrec.artifact import replacing_directory, write_manifest
+from prismrec.artifact import replacing_artifact, write_manifest
 from prismrec.config import PrepareConfig
 from prismrec.data.catalogue import KEY, Catalogue, catalogue_of, read_catalogue
 from prismrec.data.columns import column_keys
@@ -60,7 +60,7 @@ def prepare(
     made_of = _fingerprint(events, items, config)
     with (
         workshop(out, made_of, engine or LocalEngine(), console) as shop,
-        replacing_directory(out, KIND, within=shop.work) as directory,
+        replacing_artifact(out, KIND, within=shop.work) as directory,
     ):
         event_table, item_table = _open_tables(events, items, config, shop)
         columns, schema = event_columns(event_table, config)

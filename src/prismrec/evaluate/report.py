@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from prismrec.artifact import replacing_file, write_json
+from prismrec.atomic import replacing_file, write_json
 from prismrec.evaluate.findings import Report
 from prismrec.evaluate.page import render
 from prismrec.evaluate.tables import deciles, diagnostics, summary

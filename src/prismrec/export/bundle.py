@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from prismrec.artifact import replacing_directory, write_manifest
+from prismrec.artifact import replacing_artifact, write_manifest
 from prismrec.data.compact import compact
 from prismrec.data.store import PARTS, Store
 from prismrec.engine import Engine, LocalEngine
@@ -61,7 +61,7 @@ def export(
     """
     trained = runs.load_run(run, popularity=popularity)
     store, config = trained.store, trained.config
-    with replacing_directory(out, KIND) as directory:
+    with replacing_artifact(out, KIND) as directory:
         (directory / CONFIG).write_text(dump_toml(config))
         shutil.copyfile(run / runs.WEIGHTS, directory / WEIGHTS)
         _copy_store(store, directory / STORE)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from prismrec.artifact import MANIFEST, manifest_content, replacing_directory, write_manifest
+from prismrec.artifact import MANIFEST, manifest_content, replacing_artifact, write_manifest
 from prismrec.data import store as stores
 from prismrec.data.schema import ITEM
 from prismrec.data.store import Store
@@ -47,7 +47,7 @@ def extend(bundle: Path, items: Source, out: Path) -> Path:
     vectors = np.concatenate([vectors, new_vectors(opened, new)])
     histories = sample_histories(store, config)
     interests = opened.encoder.encode(histories, store.item_features).vectors
-    with replacing_directory(out, KIND) as directory:
+    with replacing_artifact(out, KIND) as directory:
         _copy_files(opened, directory)
         _write_store(directory / STORE, store, new)
         item_ids = pl.concat([store.item_ids, new.items[ITEM]])

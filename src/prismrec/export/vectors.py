@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prismrec.artifact import replacing_file
+from prismrec.atomic import replacing_file
 from prismrec.data.schema import ITEM, USER
 from prismrec.parts import write_tables
 

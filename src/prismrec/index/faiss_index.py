@@ -12,7 +12,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from prismrec.artifact import replacing_file
+from prismrec.atomic import replacing_file
 from prismrec.errors import SearchIndexError
 from prismrec.index.allowed import allowed_items, check_categories
 from prismrec.index.base import NO_ROW, Filter, best_first, check_queries, check_rows

@@ -18,7 +18,8 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from prismrec.artifact import fitting_parts, read_manifest, replace_manifest, replacing_file, write_manifest
+from prismrec.artifact import fitting_parts, read_manifest, replace_manifest, write_manifest
+from prismrec.atomic import replacing_file
 from prismrec.config import Config
 from prismrec.data.schema import Schema
 from prismrec.data.store import Store

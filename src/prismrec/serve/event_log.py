@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prismrec.artifact import replacing_file, synchronize
+from prismrec.atomic import replacing_file, synchronize
 from prismrec.errors import ArtifactError
 from prismrec.serve.event_rows import by_user, lasting, with_features
 from prismrec.serve.event_segments import Segment, damage, header_bytes, read_segment, record_bytes

@@ -19,7 +19,8 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from prismrec.artifact import MANIFEST, fitting_parts, read_manifest, replacing_file, write_manifest
+from prismrec.artifact import MANIFEST, fitting_parts, read_manifest, write_manifest
+from prismrec.atomic import replacing_file
 from prismrec.train.watch import LossWatch
 
 CHECKPOINT = "checkpoint"

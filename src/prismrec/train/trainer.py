@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from prismrec.artifact import naming_full_disk
+from prismrec.atomic import naming_full_disk
 from prismrec.config import Config
 from prismrec.data.loader import ExampleLoader
 from prismrec.data.store import Store

@@ -27,7 +27,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from prismrec.artifact import read_manifest, replacing_file
+from prismrec.artifact import read_manifest
+from prismrec.atomic import replacing_file
 from prismrec.config import Config
 from prismrec.data.append import alone
 from prismrec.data.store import Store
