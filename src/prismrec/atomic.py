@@ -1,8 +1,8 @@
 """Files and directories that are replaced whole or not at all.
 
-They are made under a temporary name beside their destination and take its place when complete, so that a kill or an
-error at any moment leaves the earlier one or the new one, whole. What a killed process left is removed by the next that
-writes the same.
+They are made under a temporary name beside their destination and take its place when complete and on the disk, so that
+an error, a kill or a loss of power at any moment leaves the earlier one or the new one, whole. What a killed process
+left is removed by the next that writes the same.
 """
 
 import contextlib
@@ -44,6 +44,8 @@ def replacing_directory(destination: Path, within: Path | None = None) -> Iterat
         try:
             with _held(temporary):
                 yield temporary
+                for path in (*temporary.rglob("*"), temporary):
+                    synchronize(path)
                 temporary.chmod(0o755)
                 _swap(temporary, destination)
         finally:

@@ -253,9 +253,8 @@ class Trainer:
                 else:
                     progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
         self.console.print(f"{self.out}: trained {progress.step} steps, kept the weights of step {progress.best_step}")
-        rise = progress.watch.smoothed - progress.watch.lowest
-        if rise > NOTABLE:
-            self.console.print(f"  the loss ended {rise:.2f} above its lowest: {_SLOWER}", soft_wrap=True)
+        if progress.watch.rise > NOTABLE:
+            self.console.print(f"  the loss ended {progress.watch.rise:.2f} above its lowest: {_SLOWER}", soft_wrap=True)
 
     def _open_log(self) -> TrainingLog | Silence:
         if not self.ranks.first:

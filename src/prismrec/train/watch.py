@@ -20,11 +20,16 @@ class LossWatch:
     steps: int = 0
     """That were seen."""
 
+    @property
+    def rise(self) -> float:
+        """Of the smoothed loss above its lowest."""
+        return self.smoothed - self.lowest
+
     def see(self, loss: float) -> float:
-        """Take in the loss of a step; gives the rise of the smoothed loss above its lowest."""
+        """Take in the loss of a step; gives the rise that it leaves."""
         self.steps += 1
         # a plain mean at first, or the first loss would weigh as much as all that follow
         self.smoothed += (loss - self.smoothed) / min(self.steps, SMOOTHED_OVER)
         if self.steps <= SMOOTHED_OVER or self.smoothed < self.lowest:
             self.lowest = self.smoothed
-        return self.smoothed - self.lowest
+        return self.rise
