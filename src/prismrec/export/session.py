@@ -1,7 +1,7 @@
 """ONNX Runtime sessions on the CPU, as both exported encoders use them.
 
 Takes a graph file; gives a session, after a look at what the graph would do: plain tensor operations on what is in the
-file itself, and nothing else. Nothing here imports torch.
+file itself, or beside it where it has over 1.5 GB of weights, and nothing else. Nothing here imports torch.
 """
 
 from pathlib import Path
@@ -21,6 +21,7 @@ Squeeze Sub Sum Tanh Tile TopK Transpose Trilu Unsqueeze Where
 """
 OPERATORS = frozenset(_MATHS.split())
 """What an encoder may consist of, all of ONNX's own domain: no control flow, so that a run ends."""
+_PLAIN = frozenset({"FLOAT", "INT", "STRING", "TENSOR", "FLOATS", "INTS", "STRINGS"})
 
 
 def open_session(path: Path, name: str, threads: int | None = None) -> Any:
@@ -33,7 +34,7 @@ def open_session(path: Path, name: str, threads: int | None = None) -> Any:
 
     Raises:
         ArtifactError: the file is not an ONNX graph that this ONNX Runtime can run, has other operators than an
-            encoder needs, or refers to other files.
+            encoder needs, or refers to other files than its own weights beside it, which large graphs have.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # its warnings about what it does not fold are of no use to anyone
@@ -41,7 +42,7 @@ def open_session(path: Path, name: str, threads: int | None = None) -> Any:
     # threads that spin while they wait take the cores from the search
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        found = _not_allowed(onnx.load(path, load_external_data=False))
+        found = _not_allowed(onnx.load(path, load_external_data=False), path.with_name(f"{path.name}.data"))
         if not found:
             return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the exceptions of ONNX and its runtime share no base
@@ -49,13 +50,23 @@ def open_session(path: Path, name: str, threads: int | None = None) -> Any:
     raise ArtifactError(f"{path}: expected an ONNX {name} encoder of plain operators, found {found}; do not trust it")
 
 
-def _not_allowed(model: Any) -> str:
-    """The first thing in a graph that no encoder has; empty if there is none."""
+def _not_allowed(model: Any, weights: Path) -> str:
+    """The first thing in a graph that no encoder has; empty if there is none.
+
+    `weights` is the one other file that its tensors may be in.
+    """
     if model.functions or model.graph.sparse_initializer:
         return "functions or sparse tensors"
+    tensors = list(model.graph.initializer)
     for node in model.graph.node:
         if node.domain or node.op_type not in OPERATORS:
             return f"the operator {node.domain or 'ai.onnx'}.{node.op_type}"
-    tensors = [attribute.t for node in model.graph.node for attribute in node.attribute]
-    outside = next((tensor for tensor in (*model.graph.initializer, *tensors) if tensor.data_location), None)
-    return "" if outside is None else f"the tensor {outside.name!r} in another file"
+        for attribute in node.attribute:
+            if onnx.AttributeProto.AttributeType.Name(attribute.type) not in _PLAIN:
+                return f"an attribute of {node.op_type} that is more than a tensor"
+            tensors.append(attribute.t)
+    for tensor in tensors:
+        places = [entry.value for entry in tensor.external_data if entry.key == "location"]
+        if tensor.data_location and (places != [weights.name] or weights.is_symlink()):
+            return f"the tensor {tensor.name!r} in another file"
+    return ""
