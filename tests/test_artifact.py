@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prismrec.artifact import read_manifest, replace_manifest, replacing_artifact, write_manifest
+from prismrec.artifact import alone, copy_files, read_manifest, replace_manifest, replacing_artifact, write_manifest
 from prismrec.atomic import write_json
 from prismrec.errors import ArtifactError, ConfigError
 
@@ -141,7 +141,10 @@ def test_any_change_of_the_manifest_is_found(tmp_path: Path) -> None:
         read_manifest(tmp_path / "store", "store")
 
 
-@pytest.mark.parametrize("name", ["../secret", "folder/../../secret", "{tmp}/secret", "link", "folder/linked/secret"])
+OUTSIDE = ["../secret", "folder/../../secret", "{tmp}/secret", "link", "folder/linked/secret", "a\0b", "\ud800"]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
 def test_a_manifest_names_only_what_is_in_its_directory(tmp_path: Path, name: str) -> None:
     write(tmp_path / "store")
     (tmp_path / "secret").write_text("one")
@@ -152,6 +155,32 @@ def test_a_manifest_names_only_what_is_in_its_directory(tmp_path: Path, name: st
     replace_manifest(tmp_path / "store", manifest)
     with pytest.raises(ArtifactError, match="found a path that leaves it; do not trust it"):
         read_manifest(tmp_path / "store", "store")
+
+
+def test_only_what_a_manifest_names_is_copied(tmp_path: Path) -> None:
+    write(tmp_path / "store")
+    (tmp_path / "secret").touch()
+    (tmp_path / "store" / "notes").symlink_to(tmp_path / "secret")
+    copy_files(tmp_path / "store", read_manifest(tmp_path / "store", "store"), tmp_path / "copy")
+    assert [path for path in (tmp_path / "copy").rglob("*") if path.is_file()] == [tmp_path / "copy/folder/data.txt"]
+
+
+def test_one_changes_a_directory_at_a_time(tmp_path: Path) -> None:
+    with (
+        alone(tmp_path, "run"),
+        pytest.raises(ArtifactError, match="expected a run that nobody is changing"),
+        alone(tmp_path, "run"),
+    ):
+        pass
+    with alone(tmp_path, "run"):
+        pass
+    with pytest.raises(BlockingIOError), alone(tmp_path, "run"):
+        raise BlockingIOError
+    with (
+        pytest.raises(ArtifactError, match=r"expected a run directory, could not open it \(No such file"),
+        alone(tmp_path / "a", "run"),
+    ):
+        pass
 
 
 def test_a_directory_may_itself_be_reached_by_a_link(tmp_path: Path) -> None:

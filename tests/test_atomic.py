@@ -13,6 +13,7 @@ import pytest
 from safetensors import SafetensorError
 
 from prismrec.atomic import naming_full_disk, replacing_directory, replacing_file, write_json
+from prismrec.errors import RankError
 
 
 def write(destination: Path, content: str) -> None:
@@ -132,6 +133,11 @@ def test_a_full_disk_has_one_error(error: Exception) -> None:
         naming_full_disk(Path("store")),
     ):
         raise error
+
+
+def test_what_another_rank_has_said_stays_so() -> None:
+    with pytest.raises(RankError), naming_full_disk(Path("store")):
+        raise RankError("rank 0: [Errno 28] No space left on device: 'store'")
 
 
 def test_numpy_does_not_say_why_it_wrote_too_little() -> None:

@@ -6,15 +6,17 @@ all of it. Of files over 64 MiB it also has the SHA-256 of samples, of which a r
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from prismrec.atomic import replacing_directory, write_json
-from prismrec.errors import ArtifactError, ConfigError
+from prismrec.errors import ArtifactError, ConfigError, PrismRecError
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -42,6 +44,31 @@ def replacing_artifact(destination: Path, kind: str, within: Path | None = None)
         yield temporary
 
 
+@contextlib.contextmanager
+def alone(directory: Path, kind: str) -> Iterator[None]:
+    """Keep other processes from changing a directory; the lock goes with the process, whatever ends it.
+
+    Raises:
+        ArtifactError: there is no such directory, or another process changes it now.
+    """
+    try:
+        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        reason = error.strerror
+        raise ArtifactError(f"{directory}: expected a {kind} directory, could not open it ({reason})") from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ArtifactError(
+                f"{directory}: expected a {kind} that nobody is changing, but another process is; wait for it, and try "
+                "again"
+            ) from error
+        yield
+    finally:
+        os.close(lock)
+
+
 def write_manifest(directory: Path, kind: str, files: Iterable[Path] | None = None, **content: Any) -> None:
     """Write the manifest: size and checksums of `files` (default: all below), and `content` (settings, counts)."""
     if files is None:
@@ -60,6 +87,13 @@ def replace_manifest(directory: Path, manifest: dict[str, Any]) -> None:
 def describe_files(directory: Path, files: Iterable[Path]) -> dict[str, Any]:
     """Size and checksums of files by their path below `directory`, as a manifest lists them."""
     return {path.relative_to(directory).as_posix(): _describe(path) for path in sorted(files)}
+
+
+def copy_files(directory: Path, manifest: dict[str, Any], destination: Path) -> None:
+    """Copy the files of a manifest, and nothing else that may be there, such as links to other places."""
+    for name in manifest["files"]:
+        (destination / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(directory / name, destination / name)
 
 
 def manifest_content(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -111,7 +145,9 @@ def fitting_parts(directory: Path, kind: str) -> Iterator[None]:
     """
     try:
         yield
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OSError, EOFError) as error:
+    except (PrismRecError, MemoryError):
+        raise
+    except Exception as error:  # safetensors, Polars and ONNX have exceptions of their own
         reason = " ".join(str(error).split())[:300]
         raise ArtifactError(
             f"{directory}: expected a whole {kind}, could not put its parts together ({type(error).__name__}: "
@@ -122,7 +158,11 @@ def fitting_parts(directory: Path, kind: str) -> Iterator[None]:
 def _check_file(
     file: Path, within: Path, expected: dict[str, Any], kind: str, *, checksums: bool, sampled: bool
 ) -> None:
-    if not file.resolve().is_relative_to(within):
+    try:
+        leaves = not file.resolve().is_relative_to(within)
+    except (OSError, ValueError, RuntimeError):  # no name that a file can have, or links in a circle
+        leaves = True
+    if leaves:
         raise ArtifactError(f"{file}: expected files of the {kind} only, found a path that leaves it; do not trust it")
     if not file.is_file():
         raise ArtifactError(f"{file}: expected by the {kind}'s manifest, but missing; make the {kind} again")

@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from prismrec.errors import RankError
+
 _TEMPORARY = ".tmp"
 _TAKES_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _ERRNO = re.compile(r"(?:\(os error |\[Errno )(\d+)[)\]]")
@@ -84,6 +86,8 @@ def naming_full_disk(destination: Path) -> Iterator[None]:
     """
     try:
         yield
+    except RankError:
+        raise  # it quotes the error of another rank, which is the one to say so
     except Exception as error:
         said = _ERRNO.search(str(error))
         number = int(said[1]) if said else getattr(error, "errno", None)

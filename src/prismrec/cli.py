@@ -138,11 +138,11 @@ def compact(
 
     Runs on its newest state can be continued with the new one, runs on earlier states cannot; none can be resumed.
     """
-    from prismrec.data.append import alone
+    from prismrec.artifact import alone
     from prismrec.data.compact import compact
-    from prismrec.data.store import Store
+    from prismrec.data.store import KIND, Store
 
-    with alone(store):  # nothing is appended meanwhile, which would be lost
+    with alone(store, KIND):  # nothing is appended meanwhile, which would be lost
         typer.echo(compact(Store.open(store), out))
 
 

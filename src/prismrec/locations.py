@@ -66,7 +66,7 @@ def find_tables(location: str) -> list[str]:
         found = [prefix + path for path in found if path.endswith(_TABLES)]
     else:
         path = local(location)
-        magic = any(character in path.name for character in "*?[")
+        magic = not path.is_file() and any(character in path.name for character in "*?[")
         inside = path.rglob("*") if path.is_dir() else path.parent.glob(path.name) if magic else [path]
         found = [str(file) for file in inside if file.suffix in _TABLES and file.is_file()]
     if not found:

@@ -126,7 +126,7 @@ class Retriever:
         """
         fitted = self._fitted
         with replacing_artifact(Path(path), KIND) as directory:
-            shutil.copytree(fitted.path, directory, dirs_exist_ok=True)
+            shutil.copytree(fitted.path, directory, symlinks=True, dirs_exist_ok=True)
         return Path(path)
 
     def fit(self, events: Source, items: Source | None = None) -> Self:
@@ -157,7 +157,7 @@ class Retriever:
         """
         before = self._fitted
         with self._next_state(before.pandas) as directory:
-            shutil.copytree(before.path / STORE, directory / STORE)
+            shutil.copytree(before.path / STORE, directory / STORE, symlinks=True)
             append(directory / STORE, events, items, columns=self._columns(events), console=self._console)
             train(directory / STORE, directory / RUN, continue_from=before.path / RUN, console=self._console)
         return self

@@ -17,6 +17,7 @@ from prismrec.errors import ConfigError, listed_names, shown
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _LARGEST = 2**20  # bytes of a file
+_MOST_DOTS = 256  # of a line: tomllib takes memory and time by the square of the parts of a key
 _DEEPEST = 16  # parts of a key
 
 
@@ -52,6 +53,8 @@ def read_toml(path: Path) -> dict[str, Any]:
             text = file.read(_LARGEST + 1)
         if len(text) > _LARGEST:
             raise ValueError("it has more than 1 MiB")
+        if any(line.count(b".") > _MOST_DOTS for line in text.splitlines()):
+            raise ValueError(f"a line has more than {_MOST_DOTS} dots")
         return tomllib.loads(text.decode())
     except RecursionError:
         raise ConfigError(f"{path}: expected a TOML file (it is nested too deeply)") from None

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from prismrec.artifact import alone
 from prismrec.config import PrepareConfig
 from prismrec.data import sequences
-from prismrec.data.append import alone, append
+from prismrec.data.append import append
 from prismrec.data.compact import compact
 from prismrec.data.prepare import prepare
 from prismrec.data.schema import stable_keys
@@ -377,7 +378,7 @@ def test_killed_at_any_moment(make_store, tmp_path: Path, event: str, name: str,
 
 def test_one_at_a_time(make_store) -> None:
     store = make_store(FIRST)
-    with alone(store.path), pytest.raises(ArtifactError, match="nobody is changing, but another process is"):
+    with alone(store.path, "store"), pytest.raises(ArtifactError, match="nobody is changing, but another process is"):
         grow(store, SECOND)
     assert grow(store, SECOND).num_parts == 1
 

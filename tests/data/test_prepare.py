@@ -302,7 +302,7 @@ SOURCES = ["frame", "lazy frame", "pandas", "parquet", "csv", "folder", "glob"]
 def test_every_kind_of_source_gives_the_same_store(make_store, tmp_path: Path, kind: str) -> None:
     expected = make_store(EVENTS, ITEMS)
     EVENTS.write_parquet(tmp_path / "events.parquet")
-    EVENTS.write_csv(tmp_path / "events.csv")
+    EVENTS.write_csv(tmp_path / "events[1].csv")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "_SUCCESS").touch()
     EVENTS[:3].write_parquet(tmp_path / "folder" / "part-0.parquet")
@@ -312,7 +312,7 @@ def test_every_kind_of_source_gives_the_same_store(make_store, tmp_path: Path, k
         "lazy frame": EVENTS.lazy(),
         "pandas": EVENTS.to_pandas(),
         "parquet": tmp_path / "events.parquet",
-        "csv": str(tmp_path / "events.csv"),
+        "csv": str(tmp_path / "events[1].csv"),
         "folder": tmp_path / "folder",
         "glob": tmp_path / "folder" / "part-*.parquet",
     }[kind]

@@ -56,7 +56,15 @@ def test_days_of_any_year() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"\x00\xff", b"[" * 20, b"3", b'{"loss": 2.0}', b'{"kind": "train", "step": 1, "loss": "x"}']
+    "line",
+    [
+        b"\x00\xff",
+        b"[" * 100_000,
+        b"3",
+        b'{"loss": 2.0}',
+        b'{"kind": "train", "step": 1, "loss": "x"}',
+        b'{"kind": "train", "step": 1.5, "loss": 2.0}',
+    ],
 )
 def test_a_damaged_line_is_named(tmp_path: Path, line: bytes) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(b'{"kind": "train", "step": 1, "epoch": 0, "loss": 2.0}\n' + line + b"\n")

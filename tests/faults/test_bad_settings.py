@@ -99,7 +99,8 @@ FILES = {
         b"a = " + b"{a=" * 5000 + b"1" + b"}" * 5000,
         "expected a TOML file (it is nested too deeply)",
     ),
-    "a deep section": (b"[" + b"a." * 5000 + b"a]", "a={'a': {'a': {'a': {'a': {'a': {'a': {...}}}}}}}: Extra inputs"),
+    "a deep section": (b"[" + b"a." * 250 + b"a]", "a={'a': {'a': {'a': {'a': {'a': {'a': {...}}}}}}}: Extra inputs"),
+    "a deeper key": (b"a." * 400_000 + b"a = 1", "expected a TOML file (a line has more than 256 dots)"),
     "10 MB": (b"#" * 10_000_000, "expected a TOML file (it has more than 1 MiB)"),
     "a long text": (b'a = "' + b"x" * 900_000 + b'"', "a='xxx"),
     "many keys": (

@@ -49,6 +49,19 @@ def test_a_new_checkpoint_replaces_the_old_one_and_leaves_nothing_else(tmp_path:
     assert {path.name for path in (tmp_path / CHECKPOINT).iterdir()} == {"manifest.json", "8.safetensors"}
 
 
+def test_what_cannot_be_removed_stays(tmp_path: Path) -> None:
+    (tmp_path / CHECKPOINT / ".nfs0001").mkdir(parents=True)
+    save_checkpoint(tmp_path, checkpoint())
+    assert load_checkpoint(tmp_path) is not None
+
+
+def test_others_may_read_it(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, checkpoint())
+    (tmp_path / "mine").touch()
+    modes = {path.stat().st_mode for path in (tmp_path / CHECKPOINT).iterdir()}
+    assert modes == {(tmp_path / "mine").stat().st_mode}
+
+
 @pytest.mark.parametrize("damage", [b"", b"short", None])
 def test_a_damaged_checkpoint_is_named(tmp_path: Path, damage: bytes | None) -> None:
     save_checkpoint(tmp_path, checkpoint())
@@ -66,9 +79,12 @@ def test_a_changed_setting_of_an_optimiser_is_found(tmp_path: Path) -> None:
         load_checkpoint(tmp_path)
 
 
-def test_another_content_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("changed", ["state", "tensors"])
+def test_another_content_is_refused(tmp_path: Path, changed: str) -> None:
     save_checkpoint(tmp_path, checkpoint())
     directory = tmp_path / "checkpoint"
+    if changed == "tensors":
+        (directory / "7.safetensors").write_bytes(b"no tensors at all")
     write_manifest(directory, "checkpoint", state={"pairs": [["weights", 3]]})
     with pytest.raises(ArtifactError, match="expected a whole checkpoint, could not put its parts together"):
         load_checkpoint(tmp_path)

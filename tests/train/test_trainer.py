@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from prismrec.artifact import read_manifest
+from prismrec.artifact import alone, read_manifest
 from prismrec.config import Config
 from prismrec.data.store import Store
 from prismrec.errors import ArtifactError, ConfigError, TrainingError
@@ -183,6 +183,14 @@ def test_more_epochs_need_a_new_run(trained: Path, store: Store, make_config: Ma
 def test_resuming_nothing_starts_a_run(store: Store, make_config: MakeConfig, tmp_path: Path, said: Console) -> None:
     train(store.path, tmp_path / "run", make_config("train.max_steps=1"), resume=True, console=said)
     assert "no checkpoint to resume from, training starts at step 0" in said.export_text()
+
+
+def test_one_training_at_a_time(store: Store, make_config: MakeConfig, tmp_path: Path) -> None:
+    run = train(store.path, tmp_path / "run", make_config("train.max_steps=1"), console=QUIET)
+    before = content(run)
+    with alone(run, "run"), pytest.raises(ArtifactError, match="expected a run that nobody is changing"):
+        train(store.path, run, resume=True, console=QUIET)
+    assert content(run) == before
 
 
 def test_resuming_on_other_data_is_refused(

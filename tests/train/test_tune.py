@@ -13,8 +13,8 @@ import polars as pl
 import pytest
 from rich.console import Console
 
+from prismrec.artifact import alone
 from prismrec.config import Config
-from prismrec.data.append import alone
 from prismrec.data.store import Store
 from prismrec.errors import ArtifactError, ConfigError, DataError, TrainingError
 from prismrec.toml import dump_toml, load_config

@@ -12,8 +12,6 @@ crash at any moment leaves the store as before or as after.
 """
 
 import contextlib
-import fcntl
-import os
 import shutil
 import time
 from collections import Counter
@@ -26,7 +24,7 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
-from prismrec.artifact import describe_files, manifest_content, replace_manifest
+from prismrec.artifact import alone, describe_files, manifest_content, replace_manifest
 from prismrec.atomic import naming_full_disk, synchronize
 from prismrec.config import PrepareConfig
 from prismrec.data.catalogue import KEY, Catalogue, catalogue_of
@@ -38,10 +36,10 @@ from prismrec.data.prepare import listed
 from prismrec.data.schema import DWELL, ITEM, TIME, UNIFORM, USER, WEIGHT
 from prismrec.data.sequences import Sequences, Survey, survey, write_sequences
 from prismrec.data.split import count_splits, split_moments
-from prismrec.data.store import PARTS, Store, part_name
+from prismrec.data.store import KIND, PARTS, Store, part_name
 from prismrec.data.tables import Source, Table, renamed, require, with_text
 from prismrec.engine import LocalEngine
-from prismrec.errors import ArtifactError, ConfigError, DataError
+from prismrec.errors import ConfigError, DataError
 from prismrec.toml import parse_prepare_config
 from prismrec.workspace import Workshop, workshop
 
@@ -84,7 +82,7 @@ def append(
         raise ConfigError(f"--late: expected refuse or drop, found {late!r}")
     console = console or Console(stderr=True)
     started = time.perf_counter()
-    with alone(store), naming_full_disk(store):
+    with alone(store, KIND), naming_full_disk(store):
         opened = Store.open(store, checksums=False)
         config = _settings(opened, columns, valid_from, test_from)
         with _new_part(opened) as directory:
@@ -95,31 +93,6 @@ def append(
     grown = Store.view(store, manifest)
     _print_summary(console, opened, grown, dropped, time.perf_counter() - started)
     return grown
-
-
-@contextlib.contextmanager
-def alone(directory: Path, kind: str = "store") -> Iterator[None]:
-    """Keep other processes from changing a directory; the lock goes with the process, whatever ends it.
-
-    Raises:
-        ArtifactError: there is no such directory, or another process changes it now.
-    """
-    try:
-        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise ArtifactError(
-            f"{directory}: expected a {kind} directory, could not open it ({error.strerror})"
-        ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise ArtifactError(
-            f"{directory}: expected a {kind} that nobody is changing, but another process is; wait for it, and try "
-            "again"
-        ) from error
-    finally:
-        os.close(lock)
 
 
 def _settings(

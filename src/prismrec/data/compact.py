@@ -22,7 +22,7 @@ def compact(store: Store, out: Path) -> Path:
     recognised; earlier states are lost.
 
     Args:
-        store: an open store, with parts or without; where it is replaced, keep others from appending (`append.alone`).
+        store: an open store, with parts or without; where it is replaced, keep others from appending (`alone`).
         out: the store to write, perhaps in place of the other.
 
     Returns:

@@ -20,7 +20,7 @@ def find_files(path: Path) -> tuple[Path, ...]:
     """
     if _is_folder(path):
         files = sorted(file for file in path.rglob("*") if file.suffix in (".parquet", ".csv") and not file.is_dir())
-    elif any(character in path.name for character in "*?["):
+    elif not path.is_file() and any(character in path.name for character in "*?["):
         files = sorted(path.parent.glob(path.name))
     else:
         files = [path]

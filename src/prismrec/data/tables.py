@@ -247,9 +247,10 @@ def require(table: Table, names: tuple[str, ...]) -> None:
             )
     for name in names:
         if name not in found:
+            other = listed_names(list(found)[:1]) or "other"
             raise DataError(
-                f"{table.name}: expected a column {name!r}, found only {listed_names(found)}; "
-                f"say which one it is, for example --columns {name}={next(iter(found), 'other')}"
+                f"{table.name}: expected a column {shown(name)}, found only {listed_names(found)}; say which one it "
+                f"is, for example --columns {name}={other}"
             )
 
 

@@ -77,6 +77,7 @@ def evaluate(
         ArtifactError: a run is missing or damaged, or on another store.
         DataError: the split is unknown or holds no user with a target, or a labelled pair is not valid.
     """
+    date = date or _today()
     runs = [load_run(run, popularity=position) for position in dict.fromkeys(popularity) or (None,)] + [
         load_run(path) for path in against
     ]
@@ -100,7 +101,7 @@ def evaluate(
             runs,
             split=split,
             seed=seed,
-            date=(date or _today()).isoformat(timespec="seconds"),
+            date=date.isoformat(timespec="seconds"),
             command=_command(run, split, lengths, against, popularity, dial, examples, seed),
         ),
         counts={"users": store.num_users, "items": store.num_items, "events": store.num_events, **queries.counts},

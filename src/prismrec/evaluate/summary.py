@@ -4,6 +4,7 @@ Takes a store and its catalogue, or a run's directory; gives parts of a `Report`
 """
 
 import json
+import operator
 from collections import defaultdict
 from pathlib import Path
 
@@ -57,10 +58,11 @@ def read_curves(run: Path, method: str) -> list[Curve]:
             continue  # a training that still runs is writing it
         try:
             row = json.loads(line)
+            kind, step = str(row["kind"]), operator.index(row["step"])
             for metric, value in row.items():
                 if metric not in _NO_METRIC and np.isfinite(value):
-                    points[row["kind"], metric].append((row["step"], value))
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+                    points[kind, metric].append((step, value))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise ArtifactError(
                 f"{path}, line {number}: expected metrics of a step as JSON, could not read them ({error!r}); move the "
                 "file away to evaluate without its curves"

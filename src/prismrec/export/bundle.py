@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from prismrec.artifact import replacing_artifact, write_manifest
+from prismrec.artifact import copy_files, replace_manifest, replacing_artifact, write_manifest
 from prismrec.data.compact import compact
-from prismrec.data.store import PARTS, Store
+from prismrec.data.store import Store
 from prismrec.engine import Engine, LocalEngine
 from prismrec.export.item_encoder import OnnxItemEncoder
 from prismrec.export.onnx import OPSET, check_item_encoder, check_user_encoder, export_item_encoder, export_user_encoder
@@ -109,4 +109,5 @@ def _copy_store(store: Store, destination: Path) -> None:
     if store.num_parts:
         compact(store, destination)
     else:
-        shutil.copytree(store.path, destination, ignore=shutil.ignore_patterns(PARTS))  # parts of a killed append
+        copy_files(store.path, store.manifest, destination)
+        replace_manifest(destination, store.manifest)

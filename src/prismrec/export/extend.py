@@ -6,13 +6,12 @@ features; where popularity counts, its part is that of an item never bought.
 """
 
 import hashlib
-import shutil
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from prismrec.artifact import MANIFEST, manifest_content, replacing_artifact, write_manifest
+from prismrec.artifact import MANIFEST, copy_files, manifest_content, replacing_artifact, write_manifest
 from prismrec.data import store as stores
 from prismrec.data.schema import ITEM
 from prismrec.data.store import Store
@@ -48,7 +47,7 @@ def extend(bundle: Path, items: Source, out: Path) -> Path:
     histories = sample_histories(store, config)
     interests = opened.encoder.encode(histories, store.item_features).vectors
     with replacing_artifact(out, KIND) as directory:
-        _copy_files(opened, directory)
+        copy_files(bundle, manifest, directory)  # those that change are written over
         _write_store(directory / STORE, store, new)
         item_ids = pl.concat([store.item_ids, new.items[ITEM]])
         changed = {
@@ -72,13 +71,6 @@ def new_vectors(bundle: Bundle, new: NewItems) -> np.ndarray:
     weight, count = config.loss.temperature * config.popularity, bundle.store.item_counts[1]
     never_bought = bundle.index.vectors(np.array([1]))[0, -1] - weight * np.log(count + 1)
     return np.column_stack([vectors, np.full(len(vectors), never_bought, np.float32)])
-
-
-def _copy_files(bundle: Bundle, directory: Path) -> None:
-    """Copy every file of the bundle's manifest; those that change are written over."""
-    for name in bundle.manifest["files"]:
-        (directory / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(bundle.path / name, directory / name)
 
 
 def _write_store(directory: Path, store: Store, new: NewItems) -> None:

@@ -60,10 +60,7 @@ def save_run(path: Path, config: Config, store: Store, weights: Mapping[str, Ten
         content: further fields of the manifest, for example the best validation.
     """
     write_config(path, config)
-    with replacing_file(path / WEIGHTS) as temporary:
-        mode = temporary.stat().st_mode
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
-        temporary.chmod(mode)  # safetensors writes another file, which nobody else may read
+    save_tensors(path / WEIGHTS, weights)
     write_manifest(
         path,
         KIND,
@@ -74,6 +71,14 @@ def save_run(path: Path, config: Config, store: Store, weights: Mapping[str, Ten
         num_items=store.num_items,
         **content,
     )
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a file of tensors, atomically."""
+    with replacing_file(path) as temporary:
+        mode = temporary.stat().st_mode
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+        temporary.chmod(mode)  # safetensors writes another file, which nobody else may read
 
 
 def tie_to_store(path: Path, store: str) -> None:

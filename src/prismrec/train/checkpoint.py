@@ -12,16 +12,19 @@ are removed after that. Tables are whole, however many processes trained: any ot
 Random numbers are drawn from seed and step alone, and need not be kept.
 """
 
+import contextlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from prismrec.artifact import MANIFEST, fitting_parts, read_manifest, write_manifest
-from prismrec.atomic import replacing_file
-from prismrec.train.watch import LossWatch
+from prismrec.errors import TrainingError
+from prismrec.model.run import save_tensors
+from prismrec.train.watch import SLOWER, LossWatch
 
 CHECKPOINT = "checkpoint"
 KIND = "checkpoint"
@@ -64,16 +67,20 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
     tensors: dict[str, Tensor] = {}
     state = _without_tensors(vars(checkpoint) | {"progress": asdict(checkpoint.progress)}, "", tensors)
     kept = directory / f"{checkpoint.progress.step}.safetensors"
-    with replacing_file(kept) as temporary:
-        save_file(tensors, temporary)
+    save_tensors(kept, tensors)
     write_manifest(directory, KIND, files=[kept], state=state)
     for path in directory.iterdir():
         if path.name not in (MANIFEST, kept.name):
-            path.unlink()
+            with contextlib.suppress(OSError):  # NFS keeps a file that is still open, under a name of its own
+                path.unlink()
 
 
-def load_checkpoint(run: Path) -> Checkpoint | None:
+def load_checkpoint(run: Path, *, checksums: bool = True) -> Checkpoint | None:
     """Read the latest checkpoint; None if there is none yet. Tensors stay on disk until they are used.
+
+    Args:
+        run: the run directory.
+        checksums: see `read_manifest`; one of several processes is enough.
 
     Raises:
         ArtifactError: it is damaged.
@@ -81,7 +88,7 @@ def load_checkpoint(run: Path) -> Checkpoint | None:
     directory = run / CHECKPOINT
     if not (directory / MANIFEST).exists():
         return None
-    manifest = read_manifest(directory, KIND)
+    manifest = read_manifest(directory, KIND, checksums=checksums)
     with fitting_parts(directory, KIND):
         (name,) = manifest["files"]
         content = _with_tensors(manifest["state"], load_file(directory / name))
@@ -89,10 +96,27 @@ def load_checkpoint(run: Path) -> Checkpoint | None:
         return Checkpoint(**content | {"progress": Progress(**progress)})
 
 
+def check_finite(modules: list[dict[str, Tensor]], step: int) -> None:
+    """Refuse to keep weights that the last update has spoilt: no loss has told of it yet.
+
+    Raises:
+        TrainingError: names one of them.
+    """
+    for name, tensor in (pair for module in modules for pair in module.items()):
+        if not torch.isfinite(tensor.sum()):  # a sum needs no memory, and nothing that is not finite leaves it so
+            raise TrainingError(f"step {step}: the update has left {name} with numbers that are not finite; {SLOWER}")
+
+
+def remove_leftovers(run: Path) -> None:
+    """Remove what a process that was killed has left of files that it wrote; safetensors has names of its own."""
+    for leftover in (*run.glob(".*.tmp"), *run.glob(".tmp??????")):
+        leftover.unlink()
+
+
 def _without_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     """The value as JSON can hold it; its tensors go to `tensors`, under their paths."""
     if isinstance(value, Tensor):
-        tensors[path] = value.detach().contiguous()
+        tensors[path] = value.detach()
         return {_TENSOR: path}
     if isinstance(value, dict):  # of which keys may be numbers
         return {_PAIRS: [[key, _without_tensors(item, f"{path}/{key}", tensors)] for key, item in value.items()]}

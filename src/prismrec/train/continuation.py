@@ -12,7 +12,7 @@ import numpy as np
 from safetensors.torch import load_file
 from torch import Tensor
 
-from prismrec.artifact import read_manifest
+from prismrec.artifact import fitting_parts, read_manifest
 from prismrec.config import Config
 from prismrec.data.store import Store, earlier_manifest
 from prismrec.errors import ArtifactError, ConfigError
@@ -42,7 +42,8 @@ def open_earlier_run(path: Path) -> EarlierRun:
     checkpoint = load_checkpoint(path)
     if checkpoint is None:
         raise ArtifactError(f"{path}: expected a checkpoint to go on from, found none; use it as a warm start")
-    return EarlierRun(path, load_config(path / CONFIG), load_file(path / WEIGHTS), checkpoint)
+    with fitting_parts(path, KIND):
+        return EarlierRun(path, load_config(path / CONFIG), load_file(path / WEIGHTS), checkpoint)
 
 
 def continued_settings(path: Path, overrides: Sequence[str] = ()) -> Config:

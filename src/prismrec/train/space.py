@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, RootModel, StrictBool, StrictFloat, StrictInt, ValidationError, model_validator
 
 from prismrec.config import Config, Section
-from prismrec.errors import ConfigError
+from prismrec.errors import ConfigError, shown
 from prismrec.toml import override, read_toml
 
 if TYPE_CHECKING:  # an extra
@@ -116,7 +116,7 @@ def _values(name: str, content: Any, now: Any) -> Choices | Range:
         problem = error.errors()[0]
         raise ConfigError(
             f"{name}: expected a list of values, or {{low = 1, high = 9}} with or without log = true, found "
-            f"{content!r} ({problem['msg']})"
+            f"{shown(content)} ({problem['msg']})"
         ) from error
 
 

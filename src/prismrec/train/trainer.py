@@ -4,14 +4,16 @@ Takes a store and a configuration; writes a run (see `prismrec.model.run`).
 """
 
 import contextlib
+import math
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich.console import Console
-from torch import Tensor
 
+from prismrec.artifact import alone
 from prismrec.atomic import naming_full_disk
 from prismrec.config import Config
 from prismrec.data.loader import ExampleLoader
@@ -22,8 +24,16 @@ from prismrec.errors import ArtifactError, ConfigError, DataError, TrainingError
 from prismrec.evaluate.evaluator import recalls_at_k
 from prismrec.evaluate.queries import make_queries
 from prismrec.model.multi_interest import MultiInterestModel
-from prismrec.model.run import CONFIG, build_model, save_run, write_config
-from prismrec.train.checkpoint import CHECKPOINT, Checkpoint, Progress, load_checkpoint, save_checkpoint
+from prismrec.model.run import CONFIG, KIND, build_model, save_run, write_config
+from prismrec.train.checkpoint import (
+    CHECKPOINT,
+    Checkpoint,
+    Progress,
+    check_finite,
+    load_checkpoint,
+    remove_leftovers,
+    save_checkpoint,
+)
 from prismrec.train.continuation import (
     EarlierRun,
     check_same_model,
@@ -39,7 +49,7 @@ from prismrec.train.optimizers import Optimizers
 from prismrec.train.settings import resolve_config
 from prismrec.train.step import TrainStep
 from prismrec.train.warm_start import OlderRun, open_older_run, take_over
-from prismrec.train.watch import NOTABLE
+from prismrec.train.watch import NOTABLE, SLOWER
 
 
 def train(
@@ -95,11 +105,11 @@ def train(
             stack.enter_context(deterministic_algorithms())
         if resume and not has_begun:
             console.print(f"{out}: no checkpoint to resume from, training starts at step 0")
-        ranks.on_first(lambda: _remove_leftovers(out))
         trainer = Trainer(opened, out, settings, console, ranks)
         if trainer.bfloat16 and not has_bfloat16(trainer.device):
             emulates = f"train.precision='bfloat16': {trainer.device} only emulates it; float32 is many times faster"
             console.print(emulates, soft_wrap=True)
+        ranks.on_first(lambda: stack.enter_context(_begun_alone(out)))
         if ranks.size > 1 and not has_begun:
             # all weights are in the memory of one process, once, and go to the others as a checkpoint does
             whole = partial(Trainer, opened, out, settings, console, device=torch.device("cpu"))
@@ -115,10 +125,13 @@ def train(
     return out
 
 
-def _remove_leftovers(out: Path) -> None:
-    """Remove what a process that was killed has left of files that it wrote; safetensors has names of its own."""
-    for leftover in (*out.glob(".*.tmp"), *out.glob(".tmp??????")):
-        leftover.unlink()
+@contextlib.contextmanager
+def _begun_alone(out: Path) -> Iterator[None]:
+    """Make the run directory if need be, and keep other trainings out of it."""
+    out.mkdir(parents=True, exist_ok=True)
+    with alone(out, KIND):
+        remove_leftovers(out)
+        yield
 
 
 def _open_older(warm_start: Path | None, continue_from: Path | None) -> OlderRun | EarlierRun | None:
@@ -129,9 +142,6 @@ def _open_older(warm_start: Path | None, continue_from: Path | None) -> OlderRun
 
 def _continued(config: Config | None, store: Store, earlier: EarlierRun) -> Config:
     return with_new_targets(config or continued_settings(earlier.path), store, earlier)
-
-
-_SLOWER = "lower train.learning_rate or train.table_learning_rate, or raise loss.temperature"
 
 
 class Trainer:
@@ -187,7 +197,6 @@ class Trainer:
         self.total_steps = min(settings.max_steps or 2**62, settings.epochs * self.loader.steps_per_epoch)
         # before, it rises with the learning rates and with the number of negatives
         self.settled = max(settings.warmup_steps, config.loss.queue_size // settings.batch_size)
-        self.has_risen = False
         self.validate_every = settings.validate_every or self.loader.steps_per_epoch
         self.has_validation = self._find_validation()
         self.optimizers = Optimizers([self.model, self.step.objective], settings, self.total_steps, ranks)
@@ -212,7 +221,7 @@ class Trainer:
         Raises:
             ArtifactError: it is missing or damaged, or of another store.
         """
-        checkpoint = self.ranks.together(lambda: load_checkpoint(self.out))
+        checkpoint = self.ranks.together(lambda: load_checkpoint(self.out, checksums=self.ranks.first))
         if checkpoint is None:
             raise ArtifactError(f"{self.out / CHECKPOINT}: expected the checkpoint of this run, found none")
         if checkpoint.store != self.store.manifest["files"]:
@@ -254,7 +263,7 @@ class Trainer:
                     progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
         self.console.print(f"{self.out}: trained {progress.step} steps, kept the weights of step {progress.best_step}")
         if progress.watch.rise > NOTABLE:
-            self.console.print(f"  the loss ended {progress.watch.rise:.2f} above its lowest: {_SLOWER}", soft_wrap=True)
+            self.console.print(f"  the loss ended {progress.watch.rise:.2f} above its lowest: {SLOWER}", soft_wrap=True)
 
     def _open_log(self) -> TrainingLog | Silence:
         if not self.ranks.first:
@@ -283,13 +292,14 @@ class Trainer:
         loss, metrics = self.step(batch, self.bfloat16, with_metrics=logged and self.ranks.first)
         self.optimizers.backward(loss)
         norm = self.optimizers.clip()
-        if not torch.isfinite(loss + norm):
+        found, its_norm = torch.stack([loss.detach(), norm]).tolist()  # a GPU is waited for once
+        if not math.isfinite(found + its_norm):
             raise TrainingError(
-                f"step {step}: the loss is {loss.item():.4g} and its gradient's norm {norm.item():.4g}, expected "
-                f"finite numbers; {_SLOWER} (the last checkpoint is kept)"
+                f"step {step}: the loss is {found:.4g} and its gradient's norm {its_norm:.4g}, expected finite "
+                f"numbers; {SLOWER} (the last checkpoint is kept)"
             )
         if step > self.settled:
-            self._watch(step, self.progress.watch.see(loss.item()))
+            self._watch(step, found)
         rate = self.optimizers.learning_rate
         self.optimizers.step()
         self.progress.step = step
@@ -298,11 +308,12 @@ class Trainer:
         if logged:
             log.write("train", {"loss": loss.detach(), **metrics, "gradient_norm": norm, "learning_rate": rate})
 
-    def _watch(self, step: int, rise: float) -> None:
+    def _watch(self, step: int, loss: float) -> None:
         """Say it once if the loss climbs."""
-        if rise > NOTABLE and not self.has_risen:
-            self.console.print(f"step {step}: the loss is {rise:.2f} above its lowest; {_SLOWER} if it stays so")
-        self.has_risen |= rise > NOTABLE
+        watch = self.progress.watch
+        if watch.see(loss) > NOTABLE and not watch.reported:
+            self.console.print(f"step {step}: the loss is {watch.rise:.2f} above its lowest; {SLOWER} if it stays so")
+            watch.reported = True
 
     def _look_up(self, log: TrainingLog | Silence) -> bool:
         """Validate, and save what must not be lost, where it is time; true when training is finished.
@@ -374,21 +385,10 @@ class Trainer:
 
     def _save_checkpoint(self) -> None:
         modules = [module.state_dict() for module in (self.model, self.step.objective)]
-        self.ranks.on_first(lambda: _check_finite(modules, self.progress.step))
+        self.ranks.on_first(lambda: check_finite(modules, self.progress.step))
         optimizers, files = self.optimizers.state_dict(), self.store.manifest["files"]
         queue = self.step.negatives.queue
         if self.config.loss.negatives_scope == "local" and self.ranks.size > 1:
             queue = torch.stack(self.ranks.gather(queue.cpu()))  # each is on a GPU of its own
         checkpoint = Checkpoint(self.progress, modules, optimizers, queue, files)
         self.ranks.on_first(lambda: save_checkpoint(self.out, checkpoint))
-
-
-def _check_finite(modules: list[dict[str, Tensor]], step: int) -> None:
-    """Refuse to keep weights that the last update has spoilt: no loss has told of it yet.
-
-    Raises:
-        TrainingError: names one of them.
-    """
-    for name, tensor in (pair for module in modules for pair in module.items()):
-        if not torch.isfinite(tensor.sum()):  # a sum needs no memory, and nothing that is not finite leaves it so
-            raise TrainingError(f"step {step}: the update has left {name} with numbers that are not finite; {_SLOWER}")

@@ -27,10 +27,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from prismrec.artifact import read_manifest
+from prismrec.artifact import alone, read_manifest
 from prismrec.atomic import replacing_file
 from prismrec.config import Config
-from prismrec.data.append import alone
 from prismrec.data.store import Store
 from prismrec.errors import ArtifactError, ConfigError, TrainingError
 from prismrec.evaluate.queries import make_queries

@@ -12,7 +12,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from prismrec.artifact import read_manifest
+from prismrec.artifact import fitting_parts, read_manifest
 from prismrec.config import Config
 from prismrec.data.schema import Schema
 from prismrec.model.multi_interest import MultiInterestModel
@@ -45,8 +45,10 @@ def open_older_run(path: Path) -> OlderRun:
     Raises:
         ArtifactError: the run is missing or damaged.
     """
-    schema = Schema.model_validate(read_manifest(path, KIND)["schema"])
-    return OlderRun(path, load_config(path / CONFIG), _by_feature(load_file(path / WEIGHTS), schema))
+    manifest = read_manifest(path, KIND)
+    with fitting_parts(path, KIND):
+        schema = Schema.model_validate(manifest["schema"])
+        return OlderRun(path, load_config(path / CONFIG), _by_feature(load_file(path / WEIGHTS), schema))
 
 
 def take_over(older: OlderRun, model: MultiInterestModel, objective: nn.Module, console: Console) -> None:

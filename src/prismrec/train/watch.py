@@ -10,6 +10,9 @@ SMOOTHED_OVER = 50
 NOTABLE = 1.0
 """Nats: the likelihood of the positives has fallen to 1/e of its best, which noise of batches does not do."""
 
+SLOWER = "lower train.learning_rate or train.table_learning_rate, or raise loss.temperature"
+"""What helps."""
+
 
 @dataclass
 class LossWatch:
@@ -19,6 +22,8 @@ class LossWatch:
     lowest: float = 0.0
     steps: int = 0
     """That were seen."""
+    reported: bool = False
+    """Somebody was told that it climbs."""
 
     @property
     def rise(self) -> float:
