@@ -130,6 +130,7 @@ def join_ranks() -> Iterator[Ranks]:
         yield ranks
         distributed.barrier()
     except PrismRecError:
+        distributed.destroy_process_group()  # or its threads may outlive what they need, and abort the process
         raise
     except RuntimeError as error:
         if not _is_lost(error):
