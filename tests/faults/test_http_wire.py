@@ -185,6 +185,22 @@ def test_who_sends_requests_together_and_leaves(server: Server, tried: Callable[
         tried("raw HTTP requests", 20)
 
 
+def test_too_many_requests_sent_together(server: Server, tried: Callable[..., None]) -> None:
+    """What came before is answered, and the connection ends."""
+    with server.connect() as connection:
+        connection.sendall(2000 * b"GET /health HTTP/1.1\r\nhost: test\r\n\r\n")
+        answers = connection.makefile("rb").read().count(b"HTTP/1.1 200 OK")
+        assert 101 <= answers < 2000
+    tried("raw HTTP requests", 2000)
+
+
+def test_trailers_are_no_headers(send: Callable[[bytes], Answer]) -> None:
+    body = b"e\r\n" + BODY + b"\r\n0\r\nx-request-id: mine\r\ncontent-encoding: gzip\r\n\r\n"
+    answer = send(_request(*CHUNKED, body=body))
+    assert answer.status == 200
+    assert answer.headers["x-request-id"] != "mine"
+
+
 def test_an_upgrade_without_a_body_is_ignored(send: Callable[[bytes], Answer]) -> None:
     answer = send(_request(b"connection: upgrade", b"upgrade: websocket", body=b"", path=b"/health", method=b"GET"))
     assert (answer.status, json.loads(answer.body)["status"]) == (200, "ok")
@@ -399,6 +415,31 @@ def test_a_head_that_comes_byte_by_byte(impatient_server: Server, tried: Callabl
                 time.sleep(0.01)
         answer = _read(connection.makefile("rb"))
         assert (answer.status, answer.closed) == (408, True)
+    tried("raw HTTP requests")
+
+
+def test_who_does_not_read(impatient_server: Server, tried: Callable[..., None]) -> None:
+    """The place among the requests in progress becomes free, and the connection is cut."""
+    with impatient_server.connect() as connection, impatient_server.client() as client:
+        connection.sendall(40 * b"GET /explorer/page/echarts.common.min.js HTTP/1.1\r\nhost: test\r\n\r\n")
+        deadline, alone = time.monotonic() + 60, 0
+        while alone < 10:  # between two of its answers it has no place either
+            assert time.monotonic() < deadline
+            text = client.get("/metrics").text
+            alone = alone + 1 if "prismrec_requests_in_progress 1.0" in text else 0  # which is the question itself
+            time.sleep(0.05)
+        received = b""
+        with contextlib.suppress(ConnectionError):
+            while piece := connection.recv(2**20):
+                received += piece
+        assert received.count(b"HTTP/1.1 200 OK") < 40
+    tried("raw HTTP requests", 40)
+
+
+def test_what_needs_no_key_waits_for_no_body(impatient_server: Server, tried: Callable[..., None]) -> None:
+    with impatient_server.connect() as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 9\r\n\r\n")
+        assert _read(connection.makefile("rb")).status == 405
     tried("raw HTTP requests")
 
 

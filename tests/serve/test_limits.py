@@ -23,4 +23,9 @@ from prismrec.serve.messages import AnyRecommendQuery
     ],
 )
 def test_light_queries(query: dict[str, object], light: bool) -> None:
-    assert is_light(AnyRecommendQuery.model_validate(query)) == light
+    assert is_light(AnyRecommendQuery.model_validate(query), known_events=0) == light
+
+
+def test_what_is_known_of_the_user_counts() -> None:
+    query = AnyRecommendQuery.model_validate({"user_id": 1, "k": 10})
+    assert [is_light(query, known_events=known) for known in (990, 991)] == [True, False]

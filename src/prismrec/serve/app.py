@@ -245,7 +245,7 @@ def _answer_errors(app: FastAPI) -> None:
     """Give every error the form of `Refusal`; messages of defects stay in the log."""
 
     @app.exception_handler(RequestValidationError)
-    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         if isinstance(first["input"], bytes):
             first["msg"] = "expected JSON, and the header Content-Type: application/json"
@@ -253,22 +253,22 @@ def _answer_errors(app: FastAPI) -> None:
         return refusal(422, "invalid_request", f"{where or 'body'}: {first['msg']}", request.scope)
 
     @app.exception_handler(PrismRecError)
-    def refused(request: Request, error: PrismRecError) -> JSONResponse:
+    async def refused(request: Request, error: PrismRecError) -> JSONResponse:
         status, code = next(known for kind, known in _STATUS.items() if isinstance(error, kind))
         if code in _UNAVAILABLE:
             _log.error("%s", error, extra={"fields": {"request_id": request.scope["request_id"]}})
         return refusal(status, code, _UNAVAILABLE.get(code, str(error)), request.scope)
 
     @app.exception_handler(OSError)
-    def unwritten(request: Request, error: OSError) -> JSONResponse:
+    async def unwritten(request: Request, error: OSError) -> JSONResponse:
         _log.error("events could not be written", exc_info=error)
         return refusal(503, "store_unavailable", "the events could not be written; try again", request.scope)
 
     @app.exception_handler(HTTPException)
-    def failed(request: Request, error: HTTPException) -> JSONResponse:
+    async def failed(request: Request, error: HTTPException) -> JSONResponse:
         code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
         return refusal(error.status_code, code, str(error.detail), request.scope, error.headers)
 
     @app.exception_handler(Exception)
-    def defect(request: Request, _: Exception) -> JSONResponse:
+    async def defect(request: Request, _: Exception) -> JSONResponse:
         return refusal(500, "internal_server_error", "the server could not answer; its log says why", request.scope)

@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 
 from prismrec.data.columns import column_keys
-from prismrec.data.schema import CATEGORY_FEATURES, ITEM, stable_keys
+from prismrec.data.schema import CATEGORY_FEATURES, ITEM, TITLE, stable_keys
 from prismrec.data.store import Store
 from prismrec.errors import DataError
 from prismrec.index.allowed import allowed_items
@@ -26,7 +26,7 @@ from prismrec.serve.histories import KeyTable
 from prismrec.serve.messages import Event, EventReference, Restrictions
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which JSON can write and nobody can hash
-_CATEGORY, _TITLE = CATEGORY_FEATURES[0], "title"
+_CATEGORY = CATEGORY_FEATURES[0]
 
 
 class Catalogue:
@@ -38,7 +38,7 @@ class Catalogue:
         # as many columns as the longest list has values
         self._categories = store.item_features[:, [name == _CATEGORY for name in store.schema.item_features]]
         self._category_names = _names(store.items[_CATEGORY]) if _CATEGORY in store.items.columns else {}
-        names = [name for name in (ITEM, _TITLE, _CATEGORY) if name in store.items.columns]
+        names = [name for name in (ITEM, TITLE, _CATEGORY) if name in store.items.columns]
         # Polars takes milliseconds for a few rows
         self._shown = pa.RecordBatch.from_arrays([store.items[name].to_arrow() for name in names], names)
         self._by_popularity = np.argsort(-store.item_counts[1:], kind="stable") + 1

@@ -1,7 +1,8 @@
-"""A connection as uvicorn serves it, with bounds on all that comes before a request's body.
+"""A connection as uvicorn serves it, with bounds on all that comes before a request's body, and on a client's patience.
 
 Takes bytes from a client; gives requests to the application, and refusals to what is no request. Uvicorn by itself
-reads a head of any size for as long as it takes, and refuses in a form of its own.
+reads a head of any size for as long as it takes, any number of requests sent together, waits for ever for a client that
+does not read its answer, and refuses in a form of its own.
 """
 
 import asyncio
@@ -16,9 +17,12 @@ from prismrec.serve.gate import completed, refusal
 
 MAX_HEAD_BYTES = 2**16
 """Of a request's address and headers together, and of trailers and whatever else is not its body."""
+_MOST_TOGETHER = 100
+_LEAST_READ = 2**16  # bytes of a long answer within `max_head_seconds`
+_TOO_MANY = (429, "too_many_requests", f"expected at most {_MOST_TOGETHER} requests sent together")
 _TOO_LARGE = (431, "headers_too_large", f"expected at most {MAX_HEAD_BYTES} bytes of address and headers")
 _MALFORMED = (400, "bad_request", "expected a request of HTTP/1.1")
-_UPGRADE = (400, "bad_request", "expected no header Upgrade with a body: this server speaks HTTP/1.1 only")
+_UPGRADE = (400, "bad_request", "expected no header Upgrade with a body: let the client speak HTTP/1.1 from the start")
 _log = logging.getLogger(__name__)
 
 
@@ -29,6 +33,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._seconds = max_head_seconds
         self._deadline: asyncio.TimerHandle | None = None
+        self._stuck: asyncio.TimerHandle | None = None
         self._unread = 0  # bytes since the last of a body, or of a whole head
         self._problem = _MALFORMED
         self._running: RequestResponseCycle | None = None  # uvicorn knows the newest of those sent together
@@ -40,6 +45,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._expect_nothing()
+        self._read_on()
         if self._running is not None:
             self._running.disconnected = True  # or its answer would be written, and fail
             self._running.message_event.set()
@@ -61,8 +67,11 @@ class Connection(HttpToolsProtocol):
             self._problem = _TOO_LARGE
         elif self.parser.should_upgrade() and {b"content-length", b"transfer-encoding"} & dict(self.headers).keys():
             self._problem = _UPGRADE  # the parser would take the body for another request
+        elif len(self.pipeline) >= _MOST_TOGETHER:
+            self._problem = _TOO_MANY
         else:
             super().on_headers_complete()
+            self.headers = []  # what follows are trailers, which are not for the application
             if not self.pipeline:
                 self._running = self.cycle
             return
@@ -76,6 +85,14 @@ class Connection(HttpToolsProtocol):
         self._unread = 0
         super().on_body(body)
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._read_on()
+
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
         self._refuse(*self._problem)
 
@@ -87,6 +104,20 @@ class Connection(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _watch_reader(self) -> None:
+        self._stuck = self.loop.call_later(self._seconds, self._look_after, self.transport.get_write_buffer_size())
+
+    def _look_after(self, unread: int) -> None:
+        if self.transport.get_write_buffer_size() > unread - _LEAST_READ:
+            self.transport.abort()
+        else:
+            self._watch_reader()
+
+    def _read_on(self) -> None:
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
 
     def _give_up(self) -> None:
         if self._unread:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from prismrec.data.schema import CATEGORY_FEATURES, ITEM, USER
+from prismrec.data.schema import CATEGORY_FEATURES, ITEM, TITLE, USER
 from prismrec.errors import DataError
 from prismrec.export.user_encoder import sample_users, stored_vectors
 from prismrec.index.base import NO_ROW
@@ -43,7 +43,6 @@ SAMPLE_USERS = 5_000
 _FOUND = 20  # users or items of an answer
 _NEIGHBOURS = 10
 _CLOSEST = 5
-_TITLE = "title"
 
 
 class Explorer:
@@ -72,7 +71,7 @@ class Explorer:
         """Find items by a part of their titles, in any case, or of their ids; the most popular come first."""
         rows = 1 + np.arange(self._store.num_items)
         if search:
-            columns = [self._store.items[name] for name in (ITEM, _TITLE) if name in self._store.items.columns]
+            columns = [self._store.items[name] for name in (ITEM, TITLE) if name in self._store.items.columns]
             texts = [column.cast(pl.String).str.to_lowercase().fill_null("") for column in columns]
             rows = rows[np.any([text.str.contains(search.lower(), literal=True).to_numpy() for text in texts], axis=0)]
         popular = rows[np.argsort(-self._store.item_counts[rows], kind="stable")[:_FOUND]]
@@ -122,7 +121,7 @@ class Explorer:
         category = next((items[name] for name in reversed(CATEGORY_FEATURES) if name in items.columns), None)
         return MapView(
             item_ids=items[ITEM].cast(pl.String).to_list(),
-            titles=items[_TITLE].to_list() if _TITLE in items.columns else [None] * len(items),
+            titles=items[TITLE].to_list() if TITLE in items.columns else [None] * len(items),
             categories=[None] * len(items) if category is None else category.to_list(),
             positions=self._map.place(self._vectors(self._drawn)),
             spread=self._map.spread,

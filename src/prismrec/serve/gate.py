@@ -97,7 +97,9 @@ class Gate:
             await refusal(429, "too_many_requests", "too many requests of this client in progress; try again", scope)(
                 scope, receive, send
             )
-        elif not (scope["path"].startswith(PAGE) or scope["path"] == "/" or self._admits(headers)):
+        elif scope["path"] == "/" or scope["path"].startswith(PAGE):
+            await self._app(scope, receive, send)  # which reads no body there
+        elif not self._admits(headers):
             await refusal(401, "unauthorized", "expected the key in the header X-API-Key", scope)(scope, receive, send)
         elif (encoding := headers.get(b"content-encoding", b"").strip().lower()) not in (b"", b"identity"):
             message = f"expected a body that is not compressed, found Content-Encoding: {encoding.decode('latin-1')}"
@@ -167,14 +169,14 @@ async def _read(headers: dict[bytes, bytes], receive: Receive, most: int) -> byt
     """
     if int(headers.get(b"content-length", b"0")) > most:
         return None
-    body, more = b"", True
+    body, more = bytearray(), True
     while more and len(body) <= most:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ConnectionError
         body += message.get("body", b"")
         more = message.get("more_body", False)
-    return body if len(body) <= most else None
+    return bytes(body) if len(body) <= most else None
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

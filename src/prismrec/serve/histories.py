@@ -33,6 +33,11 @@ class KeyTable:
         return np.where(self._sorted[place] == keys, self._order[place], -1)
 
 
+def num_stored_events(store: Store, position: int) -> int:
+    """How many events the user at this position of the store has."""
+    return 0 if position == NEW_USER else int(store.offsets[position + 1] - store.offsets[position])
+
+
 def stored_events(store: Store, position: int) -> Events:
     """Events of the user at this position of the store, items as catalogue rows; none for `NEW_USER`."""
     num_features = len(store.schema.context_features)

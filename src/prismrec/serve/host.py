@@ -118,8 +118,12 @@ class Host:
         settings = service.settings
         for size in _WARMING:
             service.recommend(service.sample_queries(size))
-        on_loop = is_light if self._on_loop else None
-        batcher = Batcher(service.recommend, settings.encoder_batch, settings.workers, on_loop=on_loop)
+        batcher = Batcher(
+            service.recommend,
+            settings.encoder_batch,
+            settings.workers,
+            on_loop=(lambda query: is_light(query, service.num_events(query.user_id))) if self._on_loop else None,
+        )
         return Serving(path, service, batcher)
 
 

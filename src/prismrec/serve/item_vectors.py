@@ -78,7 +78,8 @@ class ItemVectors:
 
     def closeness(self, items: pl.Series, others: pl.Series) -> np.ndarray:
         """The cosine of each item with another, ids [N] and ids [N] -> float32 [N]."""
-        left, right = (self._cosines.vectors(self._rows(ids.alias(ITEM).to_frame())) for ids in (items, others))
+        index, dim = self.bundle.index, self.bundle.config.model.embedding_dim
+        left, right = (unit_vectors(index, self._rows(ids.alias(ITEM).to_frame()), dim) for ids in (items, others))
         return np.einsum("nd,nd->n", left, right)
 
     def _nearest(self, rows: np.ndarray, k: int) -> pl.DataFrame:

@@ -41,6 +41,12 @@ def check_limits(queries: Sequence[Any], settings: ServeConfig) -> None:
         )
 
 
-def is_light(query: AnyRecommendQuery) -> bool:
-    """Whether a query is answered within milliseconds: it looks at, and names, no more than 1000 items and events."""
-    return depth(query) + sum(len(getattr(query, name) or ()) for name in (*_EVENTS, *_LISTS)) <= _LIGHT
+def is_light(query: AnyRecommendQuery, known_events: int) -> bool:
+    """Whether a query is answered within milliseconds: it is about no more than 1000 items and events.
+
+    Args:
+        query: names some of them, and looks at others.
+        known_events: of its user.
+    """
+    named = sum(len(getattr(query, name) or ()) for name in (*_EVENTS, *_LISTS))
+    return depth(query) + named + known_events <= _LIGHT

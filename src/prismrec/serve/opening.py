@@ -42,25 +42,25 @@ def open_host(
         StoreUnavailableError: the Redis server cannot be reached.
     """
     kept_at = events or f"{path}.events"
-    features: list[tuple[str, ...]] = []
-    kept: list[EventStore] = []
+    kept: list[tuple[EventStore, tuple[str, ...]]] = []
 
     def open_service(bundle_path: Path) -> Service:
         bundle = open_bundle(bundle_path, settings.threads)
-        features.append(bundle.store.schema.context_features)
+        features = bundle.store.schema.context_features
         if not kept:
-            kept.append(_open_events(kept_at, features[0], settings.max_events))
-        elif features[-1] != features[0]:
+            kept.append((_open_events(kept_at, features, settings.max_events), features))
+        ((store, expected),) = kept
+        if features != expected:
             raise ArtifactError(
-                f"{bundle_path}: expected the columns of context served until now, {_list(features[0])}, found "
-                f"{_list(features[-1])}; start a server of its own for it"
+                f"{bundle_path}: expected the columns of context served until now, {_list(expected)}, found "
+                f"{_list(features)}; start a server of its own for it"
             )
-        return Service(bundle, _index(bundle, index), kept[0], settings, metrics)
+        return Service(bundle, _index(bundle, index), store, settings, metrics)
 
     try:
         return Host(path, open_service, on_loop=index is None and not kept_at.startswith(_REDIS))
     except BaseException:
-        for store in kept:
+        for store, _ in kept:
             store.close()
         raise
 

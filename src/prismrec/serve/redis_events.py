@@ -109,7 +109,8 @@ class RedisEvents:
 
     def _whole(self, user: int, members: list[bytes]) -> list[bytes]:
         """The members that are events; others were written by something else under this prefix."""
-        whole = [member for member in members if _is_event(member)]
+        odd = {length for length in set(map(len, members)) if not _is_event(length)}
+        whole = [member for member in members if len(member) not in odd] if odd else members
         if len(whole) < len(members):
             key = f"{self._prefix}:{user}"
             _log.warning(
@@ -193,9 +194,9 @@ def _pack(events: Events, features: np.ndarray) -> list[bytes]:
     return [event.tobytes() for event in packed]
 
 
-def _is_event(member: bytes) -> bool:
-    """Whether its length is that of an event with some number of context features."""
-    return len(member) >= 8 * CONTEXT and (len(member) - 8 * CONTEXT) % 16 == 0
+def _is_event(length: int) -> bool:
+    """Whether so many bytes are an event with some number of context features."""
+    return length >= 8 * CONTEXT and (length - 8 * CONTEXT) % 16 == 0
 
 
 def _unpack(members: Sequence[bytes], features: np.ndarray) -> np.ndarray:

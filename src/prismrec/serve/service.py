@@ -18,7 +18,7 @@ from prismrec.index.policies import POLICIES, Ranking, diversify
 from prismrec.serve.answers import Past, show_items, show_recommendations, unit_vectors
 from prismrec.serve.catalogue import Catalogue
 from prismrec.serve.events import Events, EventStore, merged
-from prismrec.serve.histories import NEW_USER, KeyTable, batch_store, histories_until, stored_events
+from prismrec.serve.histories import NEW_USER, KeyTable, batch_store, histories_until, num_stored_events, stored_events
 from prismrec.serve.messages import (
     AnyRecommendQuery,
     AnyUserEvents,
@@ -132,6 +132,12 @@ class Service:
             Appended(events=len(events), unknown_items=len(events) - len(self.catalogue.known(events)))
             for events in given
         ]
+
+    def num_events(self, user_id: Any) -> int:
+        """How many events are known of a user."""
+        keys = stable_keys([user_id])
+        (appended,) = self.appended.read(keys.tolist())
+        return num_stored_events(self.bundle.store, int(self._users.find(keys)[0])) + len(appended)
 
     def sample_queries(self, size: int) -> list[AnyRecommendQuery]:
         """Queries of known users, to warm up."""
