@@ -1,6 +1,6 @@
 # Each target creates what it needs in .venv; PYTHON is any Python from 3.11.
 PYTHON ?= python3
-# Options of `make test`, for example COVERAGE=--cov to name the lines that no test has run.
+# Options of `make test`, for example COVERAGE=--cov to name the lines that pytest's own processes have not run.
 COVERAGE ?=
 # The first thing installed, so that nothing else brings in another build of torch.
 TORCH ?= torch==2.13.0

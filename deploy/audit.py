@@ -1,7 +1,7 @@
 """Known vulnerabilities of the pinned dependencies: `make audit`.
 
-Asks PyPI's advisories, through pip-audit, about every version in constraints.txt; exits with 1 if there are any. Where
-the advisories cannot be reached it says so: a package that was not looked up is not counted as safe.
+Asks PyPI's advisories, through pip-audit, about every version in constraints.txt; exits with 1 if there are any, and with
+2 where not all could be looked up: nothing is known of those, which is not the same as safe.
 """
 
 import json
@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+UNKNOWN = 2
 PINNED = Path(__file__).parents[1] / "constraints.txt"
 
 
@@ -20,16 +21,19 @@ def main() -> int:
         packages = json.loads(asked.stdout)["dependencies"]
     except ValueError:
         print(f"audit: expected an answer of pip-audit, found none; nothing was audited\n{asked.stderr[-2000:]}")
-        return 1
+        return UNKNOWN
     known = [package for package in packages if "vulns" in package]
     for package in known:
         for found in package["vulns"]:
             mended = ", ".join(found["fix_versions"]) or "no release"
             print(f"{package['name']} {package['version']}: {found['id']}, mended in {mended}")
     print(f"audit: {len(known)} of {len(packages)} pinned packages looked up")
-    if not known:
-        print("audit: PyPI's advisories cannot be reached from here; run it where they can")
-    return int(any(package["vulns"] for package in known))
+    if any(package["vulns"] for package in known):
+        return 1
+    if len(known) < len(packages):
+        print("audit: NOT AUDITED: PyPI's advisories cannot be reached from here; run it where they can")
+        return UNKNOWN
+    return 0
 
 
 if __name__ == "__main__":
