@@ -25,6 +25,7 @@ class Trend(NamedTuple):
 
     first: float
     """Median of the first third."""
+    middle: float
     last: float
     slope: float
     """By least squares, an hour."""
@@ -34,7 +35,7 @@ def trend(times: list[float], values: list[float]) -> Trend:
     """That of at least three values."""
     third = len(values) // 3
     slope = float(np.polyfit(np.array(times) / 3600, values, 1)[0])
-    return Trend(statistics.median(values[:third]), statistics.median(values[-third:]), slope)
+    return Trend(*(statistics.median(part) for part in (values[:third], values[third:-third], values[-third:])), slope)
 
 
 def watched(samples: list[Sample]) -> dict[str, Trend]:
@@ -118,7 +119,9 @@ def page(found: dict[str, Any]) -> list[str]:
         for site in sites.values():
             seen = site["trends"].get(name)
             cells.append(
-                f"{seen['first']:.1f} to {seen['last']:.1f} ({seen['slope']:+.1f} an hour)" if seen else "too short"
+                f"{seen['first']:.1f}, {seen['middle']:.1f}, {seen['last']:.1f} ({seen['slope']:+.1f} an hour)"
+                if seen
+                else "too short"
             )
         row(f"{name}{', MiB' * (name in ('rss', 'anonymous'))}", cells)
     for phase in sorted({phase for site in sites.values() for phase in site["latencies"]}):
