@@ -20,8 +20,8 @@ from prismrec.data.store import Store
 from prismrec.export.reader import open_bundle
 from prismrec.model.run import load_run
 
+from ..commands import Outcome
 from ..processes import Server
-from .commands import Outcome
 from .shop import Shop
 from .test_kill_server import post, stored
 
