@@ -16,6 +16,21 @@ from soak_processes import Postgres, Redis
 
 from .commands import Commands
 
+KILLS = ("test_full_disk.py", "test_kill.py", "test_kill_server.py")
+"""Those that share the shop of `faults`."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each file to one worker, and files that share a costly fixture to the same."""
+    for item in items:
+        group = item.nodeid.partition("::")[0]
+        if item.path.parent.name == "cli":
+            group = "cli"
+        elif item.path.name in KILLS:
+            group = "kills"
+        item.add_marker(pytest.mark.xdist_group(group))
+
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
