@@ -9,6 +9,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,16 +21,20 @@ KILLS = ("test_full_disk.py", "test_kill.py", "test_kill_server.py")
 """Those that share the shop of `faults`."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each file to one worker, and files that share a costly fixture to the same."""
-    for item in items:
-        group = item.nodeid.partition("::")[0]
-        if item.path.parent.name == "cli":
-            group = "cli"
-        elif item.path.name in KILLS:
-            group = "kills"
-        item.add_marker(pytest.mark.xdist_group(group))
+# not --dist loadgroup: with pytest 9.2 it groups nothing, pytest-dev/pytest-xdist#1386
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give files that share a costly fixture to one worker, as `--dist loadfile` does with the tests of a file."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = Path(super()._split_scope(nodeid))
+            return "cli" if path.parent.name == "cli" else "kills" if path.name in KILLS else str(path)
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")
