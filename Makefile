@@ -23,7 +23,7 @@ demo: .venv/demo.stamp  ## Train on real purchases and recommend real products
 distributed: .venv/distributed.stamp  ## Install what training in several processes needs
 
 test: .venv/dev.stamp  ## Run every test
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile $(COVERAGE)
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(COVERAGE)
 
 soak: .venv/dev.stamp  ## Kill processes at random moments; ROUNDS=500 SEED=7 for other ones
 	PRISMREC_FAULT_ROUNDS=$(ROUNDS) PRISMREC_FAULT_SEED=$(SEED) OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests/faults/test_kill.py tests/faults/test_kill_server.py

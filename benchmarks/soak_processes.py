@@ -1,6 +1,6 @@
 """The processes of `soak.py`: servers of bundles, Redis and PostgreSQL, each to be stopped, killed and started again.
 
-All of them listen on this machine's loopback or on a socket in a directory, and nowhere else.
+Tests use the databases. All of them listen on this machine's loopback or on a socket in a directory, and nowhere else.
 """
 
 import importlib.util
@@ -113,39 +113,39 @@ class Server:
 
 
 class Redis:
-    """redis-server with `appendonly yes` and `appendfsync always`: what it has acknowledged is on the disk."""
+    """redis-server; without options, what it has acknowledged is on the disk."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         folder.mkdir()
         self._folder = folder
+        self._options = options or ("--appendonly", "yes", "--appendfsync", "always")
         with socket.socket() as free:
             free.bind((HOST, 0))
-            self._port = free.getsockname()[1]
-        self.url = f"redis://{HOST}:{self._port}"
+            self.port = free.getsockname()[1]
+        self.url = f"redis://{HOST}:{self.port}"
 
     def start(self) -> None:
-        place = ["--bind", HOST, "--port", str(self._port), "--dir", str(self._folder)]
-        durable = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"]
+        place = ["--bind", HOST, "--port", str(self.port), "--dir", str(self._folder), "--save", ""]
         with (self._folder / "redis.log").open("ab") as log:
-            self._process = subprocess.Popen(["redis-server", *place, *durable], stdout=log)
+            self.process = subprocess.Popen(["redis-server", *place, *self._options], stdout=log)
         deadline = time.monotonic() + _PATIENCE
         while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError((self._folder / "redis.log").read_text())
-            time.sleep(0.02)
+            time.sleep(0.01)
 
     def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait(_PATIENCE)
+        self.process.terminate()
+        self.process.wait(_PATIENCE)
 
     def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        self.process.kill()
+        self.process.wait()
 
     def _answers(self) -> bool:
         """Whether it is up and has read its file."""
         try:
-            with socket.create_connection((HOST, self._port), timeout=10) as connection:
+            with socket.create_connection((HOST, self.port), timeout=10) as connection:
                 connection.sendall(b"PING\r\n")
                 return connection.recv(100) == b"+PONG\r\n"
         except OSError:
@@ -156,7 +156,7 @@ class Postgres:
     """PostgreSQL with pgvector, of the package pgserver, on a socket in its data directory."""
 
     def __init__(self, data: Path) -> None:
-        self._data = data
+        self.data = data
         self.url = f"postgresql://postgres@/postgres?host={data}"
         package = importlib.util.find_spec("pgserver")  # not imported: as root it adds a user to the machine
         assert package is not None
@@ -168,13 +168,13 @@ class Postgres:
         self._run("initdb", "--auth=trust", "--encoding=utf8", "--username=postgres", "--no-sync")
 
     def start(self) -> None:
-        self._run("pg_ctl", "-w", "-l", f"{self._data}/log", "-o", f"-h '' -k {self._data} -c fsync=off", "start")
+        self._run("pg_ctl", "-w", "-l", f"{self.data}/log", "-o", f"-h '' -k {self.data} -c fsync=off", "start")
 
     def stop(self) -> None:
         self._run("pg_ctl", "-w", "-m", "fast", "stop")
 
     def kill(self) -> None:
-        lock = self._data / "postmaster.pid"
+        lock = self.data / "postmaster.pid"
         postmaster = psutil.Process(int(lock.read_text().split()[0]))
         family = [postmaster, *postmaster.children(recursive=True)]
         for process in family:
@@ -183,5 +183,5 @@ class Postgres:
         lock.unlink()
 
     def _run(self, program: str, *arguments: str) -> None:
-        command = [str(self._programs / program), "-D", str(self._data), *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, user=self._user, cwd=self._data)
+        command = [str(self._programs / program), "-D", str(self.data), *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, user=self._user, cwd=self.data)

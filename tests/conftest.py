@@ -1,46 +1,40 @@
-"""Servers that are real and shared by the whole session: PostgreSQL with pgvector, Milvus in a file.
+"""What is made once for the whole session: PostgreSQL, Milvus, Redis, a small bundle, commands to be killed.
 
-And the last line of the session, which says how much bad input was tried.
+And which tests share a worker of pytest-xdist, and the last line of the session, which says how much bad input was
+tried.
 """
 
-import importlib.util
-import os
 import shutil
-import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from soak_processes import Postgres, Redis
 
-class Postgres:
-    """A PostgreSQL server that listens on a socket in its data directory."""
+from .commands import Commands
 
-    def __init__(self, data: Path) -> None:
-        self.data = data
-        self.url = f"postgresql://postgres@/postgres?host={data}"
-        package = importlib.util.find_spec("pgserver")  # not imported: as root it adds a user to the machine
-        assert package is not None
-        assert package.origin is not None
-        self._programs = Path(package.origin).parent / "pginstall" / "bin"
-        # PostgreSQL refuses to run as root
-        self._user = "nobody" if os.geteuid() == 0 else None
-        if self._user:
-            shutil.chown(data, self._user)
-        self._run("initdb", "--auth=trust", "--encoding=utf8", "--username=postgres", "--no-sync")
+KILLS = ("test_full_disk.py", "test_kill.py", "test_kill_server.py")
+"""Those that share the shop of `faults`."""
 
-    def start(self) -> None:
-        self._run("pg_ctl", "-w", "-l", f"{self.data}/log", "-o", f"-h '' -k {self.data} -c fsync=off", "start")
 
-    def stop(self) -> None:
-        """Stop as a crash does: no connection is told."""
-        self._run("pg_ctl", "-w", "-m", "immediate", "stop")
+# not --dist loadgroup: with pytest 9.2 it groups nothing, pytest-dev/pytest-xdist#1386
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give files that share a costly fixture to one worker, as `--dist loadfile` does with the tests of a file."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
 
-    def _run(self, program: str, *arguments: str) -> None:
-        command = [str(self._programs / program), "-D", str(self.data), *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, user=self._user, cwd=self.data)
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = Path(super()._split_scope(nodeid))
+            return "cli" if path.parent.name == "cli" else "kills" if path.name in KILLS else str(path)
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +55,59 @@ def postgres_url(postgres: Postgres) -> str:
 @pytest.fixture(scope="module")  # Milvus Lite breaks connections that have been idle for minutes
 def milvus_url(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"milvus:{tmp_path_factory.mktemp('milvus') / 'items.db'}"
+
+
+@pytest.fixture(scope="session")
+def redis_program() -> None:
+    if shutil.which("redis-server") is None:
+        pytest.skip("needs the program redis-server on the PATH")
+
+
+@pytest.fixture(scope="session")
+def redis_server(redis_program: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    """One server for all tests that leave it up."""
+    server = Redis(tmp_path_factory.mktemp("servers") / "redis")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def own_redis_server(redis_program: None, tmp_path: Path) -> Iterator[Redis]:
+    """A server for one test, which may kill it."""
+    server = Redis(tmp_path / "redis")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained model of a small store; to export it takes seconds, and so does what is imported for that."""
+    import torch
+
+    from prismrec.config import Config, HashingConfig, HistoryConfig, ModelConfig
+    from prismrec.export.bundle import export
+    from prismrec.model.multi_interest import MultiInterestModel, resolve_primes
+    from prismrec.model.run import save_run
+
+    from .serve.conftest import NUM_ITEMS, make_store
+
+    folder = tmp_path_factory.mktemp("bundle")
+    store = make_store(folder / "store")
+    torch.manual_seed(0)
+    counts = dict.fromkeys((*store.schema.item_features, *store.schema.context_features), 8)
+    hashing = resolve_primes(HashingConfig(), {**counts, "item_id": NUM_ITEMS})
+    config = Config(
+        history=HistoryConfig(max_length=8, recent_events=3), model=ModelConfig(embedding_dim=16, hashing=hashing)
+    )
+    save_run(folder / "run", config, store, MultiInterestModel(config.model, store.schema, 8).state_dict())
+    return export(folder / "run", folder / "bundle", user_vectors=True)
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Commands:
+    return Commands(tmp_path_factory.mktemp("commands"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

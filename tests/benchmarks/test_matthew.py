@@ -3,27 +3,15 @@
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from xml.etree import ElementTree as ET
 
 import numpy as np
 import polars as pl
 import pytest
 
-BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
-
-
-@pytest.fixture
-def matthew(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The script as a module, with what it imports from beside it."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    import matthew
-
-    yield matthew
-    for name in ("matthew", "matthew_world", "matthew_report"):
-        del sys.modules[name]
+import matthew
+from matthew_world import choose, frequent, likings, make_world, preferences, tastes
 
 
 @pytest.fixture
@@ -44,9 +32,7 @@ def data(tmp_path: Path) -> Path:
     return folder.parent
 
 
-def test_an_item_is_chosen_if_it_is_looked_at_and_liked(matthew) -> None:
-    from matthew_world import choose
-
+def test_an_item_is_chosen_if_it_is_looked_at_and_liked() -> None:
     # looked at: 1, 1 / log2(3) = 0.631, 1 / log2(4) = 0.5; liked: 1, 0.5^4 = 0.0625, 0.9^4 = 0.6561
     # so p = 1, 0.0394, 0.3281
     liked = np.array([[1, 0.5, 0.9]] * 3)
@@ -55,26 +41,20 @@ def test_an_item_is_chosen_if_it_is_looked_at_and_liked(matthew) -> None:
     assert not choose(np.zeros((1, 3)), np.zeros((1, 3))).any()  # what is not there is never chosen
 
 
-def test_likings_are_those_of_the_rows_shown(matthew) -> None:
-    from matthew_world import likings
-
+def test_likings_are_those_of_the_rows_shown() -> None:
     preference = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], np.float32)
     shown = np.array([[3, 1], [2, 0]])  # row 1 is the first column; the second list has ended
     np.testing.assert_array_equal(likings(shown, preference), np.float32([[0.3, 0.1], [0.5, 0]]))
 
 
-def test_preferences_mix_places_by_taste_and_by_events(matthew) -> None:
-    from matthew_world import preferences
-
+def test_preferences_mix_places_by_taste_and_by_events() -> None:
     taste = np.array([[0.9, -5], [0.1, 7]])  # each item is liked by another of two users: places 1/4 and 3/4
     np.testing.assert_allclose(preferences(taste, np.array([3, 8]), 0), [[0.75, 0.25], [0.25, 0.75]])
     # by events the items are at 1/4 and 3/4
     np.testing.assert_allclose(preferences(taste, np.array([3, 8]), 0.5), [[0.5, 0.5], [0.25, 0.75]])
 
 
-def test_tastes_tell_groups_apart_whatever_is_popular(matthew) -> None:
-    from matthew_world import tastes
-
+def test_tastes_tell_groups_apart_whatever_is_popular() -> None:
     chosen = np.zeros((20, 6), np.float32)
     chosen[:10, :2] = chosen[10:, 2:4] = 1  # two groups, two items each, chosen by all
     chosen[:2, 4] = chosen[10:12, 5] = 1  # and one that two of the ten have found
@@ -83,9 +63,7 @@ def test_tastes_tell_groups_apart_whatever_is_popular(matthew) -> None:
     assert own.min() > other.max()
 
 
-def test_only_users_and_items_of_five_events_are_left(matthew) -> None:
-    from matthew_world import frequent
-
+def test_only_users_and_items_of_five_events_are_left() -> None:
     full = [(user, item) for user in range(5) for item in range(5)]
     rare = [(user, 9) for user in range(4)] + [(7, item) for item in range(4)]
     # with user 8's event item 9 has five, until user 8 has gone
@@ -93,7 +71,7 @@ def test_only_users_and_items_of_five_events_are_left(matthew) -> None:
     assert frequent(events).rows() == full
 
 
-def test_concentration_of_lists_by_hand(matthew) -> None:
+def test_concentration_of_lists_by_hand() -> None:
     shown = np.array([[1, 2], [1, 3], [1, 2]])  # of 4 items: 3, 2, 1 and 0 times
     measured = matthew.concentration(shown, 4, np.array([2]))
     # sorted 0 1 2 3: (-3 * 0 - 1 * 1 + 1 * 2 + 3 * 3) / (4 * 6); the top 1 % is one item
@@ -101,7 +79,7 @@ def test_concentration_of_lists_by_hand(matthew) -> None:
     assert matthew.most_frequent(np.array([3, 3, 1]), 11).tolist() == [3, 1]  # a tenth, rounded up
 
 
-def test_two_rounds_are_trained_on_what_was_shown(matthew, data, tmp_path, monkeypatch, capsys) -> None:
+def test_two_rounds_are_trained_on_what_was_shown(data, tmp_path, monkeypatch, capsys) -> None:
     out, figure = tmp_path / "out", tmp_path / "curves.svg"
     small = ["train.epochs=1", "model.embedding_dim=8", "train.device=cpu"]
     sizes = ["--users", "40", "--rounds", "2", "--k", "3", "--seeds", "0", "--qualities", "0", "--set", *small]
@@ -126,9 +104,7 @@ def test_two_rounds_are_trained_on_what_was_shown(matthew, data, tmp_path, monke
     ET.parse(figure)
 
 
-def test_only_what_was_shown_and_chosen_is_added(matthew, data) -> None:
-    from matthew_world import make_world
-
+def test_only_what_was_shown_and_chosen_is_added(data) -> None:
     tables = matthew.DATASETS["movietweetings"].read(data)
     world = make_world(*tables, 40, 0, seed=0)
     logs = []
@@ -143,7 +119,7 @@ def test_only_what_was_shown_and_chosen_is_added(matthew, data) -> None:
     assert measured[0]["coverage"] == 3 / 24
 
 
-def test_loops_repeat(matthew, data) -> None:
+def test_loops_repeat(data) -> None:
     lists = {"seeds": [0], "qualities": [0.0], "methods": ["random", "debiased"], "set": ["train.epochs=1"]}
     options = Namespace(data=data, dataset="movietweetings", users=20, rounds=1, k=3, **lists)
     first, second = (pl.DataFrame(matthew.simulate(options)["rounds"]).drop("seconds") for _ in range(2))

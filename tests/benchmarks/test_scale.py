@@ -2,28 +2,13 @@
 
 import json
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType
 from xml.etree import ElementTree as ET
 
-import pytest
-
-BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
-
-
-@pytest.fixture
-def scale(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The script as a module, with what it imports from beside it."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    import scale
-
-    yield scale
-    for name in ("scale", "scale_report"):
-        del sys.modules[name]
+import scale
+from scale_report import Curve, _panel
 
 
-def test_trains_and_writes_tables_and_raw_numbers(scale, tmp_path, monkeypatch, capsys) -> None:
+def test_trains_and_writes_tables_and_raw_numbers(tmp_path, monkeypatch, capsys) -> None:
     sizes = ["--rows", "400", "--items", "--events", "--ranks", "--exported", "--base", "800", "300", "4000"]
     paths = ["--work", tmp_path / "work", "--out", tmp_path / "out", "--curves", tmp_path / "curves.svg"]
     monkeypatch.setattr(sys, "argv", ["scale.py", *sizes, "--steps", "25", "--rounds", "1", *map(str, paths)])
@@ -43,7 +28,7 @@ def test_trains_and_writes_tables_and_raw_numbers(scale, tmp_path, monkeypatch, 
     ET.parse(tmp_path / "curves.svg")
 
 
-def test_scattered_ids_are_distinct_and_positive(scale) -> None:
+def test_scattered_ids_are_distinct_and_positive() -> None:
     ids = scale.scattered(scale.np.arange(100_000))
     assert len(set(ids.tolist())) == 100_000
     assert ids[0] == 0
@@ -51,9 +36,7 @@ def test_scattered_ids_are_distinct_and_positive(scale) -> None:
     assert ids.min() >= 0
 
 
-def test_points_are_placed_by_their_logarithms(scale) -> None:
-    from scale_report import Curve, _panel
-
+def test_points_are_placed_by_their_logarithms() -> None:
     panel = ET.fromstring(f"<g>{_panel(Curve('s', 'n', [(10.0, 1.0), (100.0, 10.0)]), 50, 20)}</g>")
     # a panel of 250 x 170: one decade across and up, so the points are its corners
     assert panel.find("polyline").get("points") == "50.0,190.0 300.0,20.0"

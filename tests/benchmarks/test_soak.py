@@ -3,29 +3,19 @@
 import json
 import shutil
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
-
-
-@pytest.fixture
-def soak(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The script as a module, with what it imports from beside it."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    import soak
-
-    yield soak
-    for name in [name for name in sys.modules if name == "saying" or name.partition("_")[0] == "soak"]:
-        del sys.modules[name]
+import soak
+from soak_faults import LANES
+from soak_processes import Sample
+from soak_record import Record
+from soak_report import growth_errors, watched
 
 
 @pytest.mark.skipif(shutil.which("redis-server") is None, reason="needs the program redis-server on the PATH")
-def test_some_seconds_with_every_fault(soak, tmp_path, monkeypatch, capfd) -> None:
+def test_some_seconds_with_every_fault(tmp_path, monkeypatch, capfd) -> None:
     sizes = ["--minutes", "0.05", "--rate", "40", "--users", "40", "--items", "100"]
     monkeypatch.setattr(sys, "argv", ["soak.py", *sizes, "--out", str(tmp_path / "soak.json")])
     with pytest.raises(SystemExit) as ended:
@@ -51,16 +41,14 @@ def _count(site: dict[str, Any], status: int) -> int:
     return sum(one["count"] for one in site["answers"] if one["status"] == status)
 
 
-def test_events_lost_doubled_and_foreign_are_counted(soak) -> None:
+def test_events_lost_doubled_and_foreign_are_counted() -> None:
     kept, again, begun, lost, foreign = (soak.Event(1, 2, time, 3) for time in range(5))
     sent, acknowledged = {kept, again, begun, lost}, {kept, again, lost}
     assert soak.compare(sent, acknowledged, [kept, again, begun, again, foreign]) == (3, 1, 1, 1, 1)
     assert soak.compare(sent, acknowledged, [kept, again, lost]) == (3, 1, 0, 0, 0)
 
 
-def test_only_what_is_documented_of_a_fault_is_excused(soak) -> None:
-    from soak_record import Record
-
+def test_only_what_is_documented_of_a_fault_is_excused() -> None:
     record = Record()
 
     def ask(status: int, code: str = "") -> int:
@@ -82,10 +70,7 @@ def test_only_what_is_documented_of_a_fault_is_excused(soak) -> None:
     }
 
 
-def test_a_leak_is_seen_and_a_warm_up_is_not(soak) -> None:
-    from soak_processes import Sample
-    from soak_report import growth_errors, watched
-
+def test_a_leak_is_seen_and_a_warm_up_is_not() -> None:
     # ten minutes of a process, one look each; it takes 100 MiB in the first two
     def life(leak: float, handles: int = 0) -> list[Sample]:
         sizes = [(60.0 * minute, 100.0 * (minute >= 2) + leak * minute) for minute in range(12)]
@@ -100,9 +85,7 @@ def test_a_leak_is_seen_and_a_warm_up_is_not(soak) -> None:
     assert watched(life(2)[:6]) == {}
 
 
-def test_the_plan_has_every_fault_and_leaves_a_server_alone_at_last(soak) -> None:
-    from soak_faults import LANES
-
+def test_the_plan_has_every_fault_and_leaves_a_server_alone_at_last() -> None:
     faults = soak.plan(3, 1800)
     assert faults == soak.plan(3, 1800) != soak.plan(4, 1800)
     assert {lane: len(found) for lane, found in faults.items()} == {

@@ -10,11 +10,8 @@ from typing import Any
 
 import pytest
 
-from ..serve.conftest import bundle
-from .commands import Commands
+from ..commands import Commands
 from .shop import Shop, make_shop
-
-__all__ = ["bundle"]
 
 _counts: Counter[str] = Counter()
 
@@ -36,11 +33,6 @@ def pytest_runtest_makereport() -> Iterator[Any]:
         report.user_properties.append(("tried", dict(_counts)))
         _counts.clear()
     return report
-
-
-@pytest.fixture(scope="session")
-def commands(tmp_path_factory: pytest.TempPathFactory) -> Commands:
-    return Commands(tmp_path_factory.mktemp("commands"))
 
 
 @pytest.fixture(scope="session")

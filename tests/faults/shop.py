@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from .commands import Commands, Outcome
+from ..commands import Commands, Outcome
 
 ROUNDS = int(os.environ.get("PRISMREC_FAULT_ROUNDS", "12"))
 SEED = int(os.environ.get("PRISMREC_FAULT_SEED", "0"))

@@ -19,7 +19,6 @@ from prismrec.serve.event_log import EventLog
 from prismrec.serve.event_segments import header_bytes, read_segment, record_bytes
 from prismrec.serve.events import Events
 
-from ..serve.conftest import own_redis_server, redis_program, redis_server  # noqa: F401 (fixtures)
 from .strange import TIMES, fuzzed, outcome
 
 ROWS = np.arange(4 * 6, dtype=np.int64).reshape(4, 6)
@@ -120,7 +119,7 @@ def test_what_is_no_file(path: Path, make) -> None:
 STRANGE = [b"", b"a", b"12345678", b"x" * 23, b"x" * 25, b"x" * 32, b"x" * 39, b"\xff" * 41, json.dumps([1]).encode()]
 
 
-def test_values_in_redis_that_are_no_events(redis_server, caplog, tried) -> None:  # noqa: F811
+def test_values_in_redis_that_are_no_events(redis_server, caplog, tried) -> None:
     redis = pytest.importorskip("redis")
     from prismrec.serve.redis_events import RedisEvents
 

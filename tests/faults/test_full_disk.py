@@ -19,9 +19,10 @@ from prismrec.artifact import read_manifest
 from prismrec.data.store import Store
 from prismrec.export.reader import open_bundle
 from prismrec.model.run import load_run
+from prismrec.serve.event_log import EventLog
 
+from ..commands import Outcome
 from ..processes import Server
-from .commands import Outcome
 from .shop import Shop
 from .test_kill_server import post, stored
 
@@ -197,7 +198,7 @@ def test_a_server_goes_on_when_there_is_room_again(shop: Shop, disk: Path, tmp_p
         filler.unlink()
         assert post(client, 1001, [moment]).status_code == 200
         server.process.kill()
-    assert stored(disk / "events") == dict.fromkeys(acknowledged | {(1001, moment)}, 1)
+    assert stored(EventLog(disk / "events", ["shop"])) == dict.fromkeys(acknowledged | {(1001, moment)}, 1)
 
 
 @pytest.fixture

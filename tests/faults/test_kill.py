@@ -19,8 +19,8 @@ from prismrec.data.store import Store
 from prismrec.export.reader import open_bundle
 from prismrec.model.run import load_run
 
+from ..commands import Moment
 from ..processes import Server
-from .commands import Moment
 from .shop import SEED, Shop, share
 
 

@@ -10,13 +10,17 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import polars as pl
+import pytest
 
 from prismrec.artifact import read_manifest
 from prismrec.data.columns import column_keys
 from prismrec.serve.event_log import EventLog
+from prismrec.serve.events import EventStore
+from prismrec.serve.redis_events import RedisEvents
 
 from ..processes import Server, wait_for
 from .shop import NUM_ITEMS, SEED, START, Shop, share
@@ -26,17 +30,29 @@ Event = tuple[int, int]
 
 
 def post(client: httpx.Client, user: int, moments: list[int]) -> httpx.Response:
-    events = [{"item_id": 1 + moment % NUM_ITEMS, "timestamp": START + moment} for moment in moments]
+    events = [{"item_id": item(moment), "timestamp": START + moment, "shop": moment % 4} for moment in moments]
     return client.post("/v1/events", json={"user_id": user, "events": events})
 
 
-def stored(folder: Path) -> Counter[Event]:
-    """What is in the log of a server that is not running; users from 1000 to 1003."""
-    users = range(1000, 1004)
-    keys = column_keys(pl.Series(users)).to_list()
-    with contextlib.closing(EventLog(folder, ["shop"])) as log:
-        rows = zip(users, log.read(keys), strict=True)
-        return Counter((user, moment - START) for user, events in rows for moment in events.time.tolist())
+def item(moment: Any) -> Any:
+    """What was bought at a moment."""
+    return 1 + moment % NUM_ITEMS
+
+
+def keys(values: Any) -> list[int]:
+    return column_keys(pl.Series(values)).to_list()
+
+
+def stored(store: EventStore) -> Counter[Event]:
+    """What is in a store whose server is not running; users from 1000 to 1003."""
+    users, found = range(1000, 1004), Counter[Event]()
+    with contextlib.closing(store):
+        for user, events in zip(users, store.read(keys(users)), strict=True):
+            moments = events.time - START
+            assert events.item.tolist() == keys(item(moments))
+            assert events.context[:, 0].tolist() == keys(moments % 4)
+            found.update((user, moment) for moment in moments.tolist())
+    return found
 
 
 def append_until_killed(server: Server, seconds: float, first: int) -> tuple[set[Event], set[Event]]:
@@ -44,7 +60,7 @@ def append_until_killed(server: Server, seconds: float, first: int) -> tuple[set
     acknowledged: set[Event] = set()
     begun: set[Event] = set()
     with server.client() as client:
-        post(client, 1000, [first])  # the first request is slower
+        assert post(client, 1000, [first]).status_code == 200  # the first request is slower
     acknowledged.add((1000, first))
 
     def append(user: int) -> None:
@@ -67,13 +83,17 @@ def append_until_killed(server: Server, seconds: float, first: int) -> tuple[set
     return acknowledged, begun
 
 
-def test_acknowledged_events(shop: Shop, tmp_path: Path, tried: Callable[[str, int], None]) -> None:
+@pytest.mark.parametrize("where", ["log", "redis"])
+def test_acknowledged_events(
+    where: str, shop: Shop, tmp_path: Path, request: pytest.FixtureRequest, tried: Callable[[str, int], None]
+) -> None:
     chance, folder = random.Random(f"{SEED} events"), tmp_path / "events"
+    redis = request.getfixturevalue("own_redis_server") if where == "redis" else None
     acknowledged: set[Event] = set()
     begun: set[Event] = set()
     for number in range(share("events")):
         seconds = chance.uniform(0, 1)
-        with Server(shop.path("bundle"), tmp_path, f"--events={folder}") as server:
+        with Server(shop.path("bundle"), tmp_path, f"--events={redis.url if redis else folder}") as server:
             if acknowledged:
                 with server.client() as client:
                     user, moment = max(acknowledged)
@@ -81,11 +101,15 @@ def test_acknowledged_events(shop: Shop, tmp_path: Path, tried: Callable[[str, i
             more = append_until_killed(server, seconds, 1_000_000 * number)
         acknowledged |= more[0]
         begun |= more[1]
-        found = stored(folder)
-        where = f"PRISMREC_FAULT_SEED={SEED}, events, round {number + 1}: killed after {seconds:.3f} s"
-        assert set(found.values()) == {1}, where
-        assert acknowledged <= found.keys() <= acknowledged | begun, where
-        assert [path.name for path in sorted(folder.iterdir())] == ["events-000001.log", "lock"], where
+        if redis:
+            redis.kill()
+            redis.start()
+        found = stored(RedisEvents(redis.url, ["shop"]) if redis else EventLog(folder, ["shop"]))
+        told = f"PRISMREC_FAULT_SEED={SEED}, events, round {number + 1}: killed after {seconds:.3f} s"
+        assert set(found.values()) == {1}, told
+        assert acknowledged <= found.keys() <= acknowledged | begun, told
+        if not redis:
+            assert [path.name for path in sorted(folder.iterdir())] == ["events-000001.log", "lock"], told
     tried(f"kills of events (seed {SEED})", share("events"))
 
 

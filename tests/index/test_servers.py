@@ -216,14 +216,14 @@ def test_pgvector_searches_on_after_a_restart(postgres: Any, postgres_url: str, 
     load_index(postgres_url, name, VECTORS, fingerprint="f")
     index = _open(postgres_url, name)
     _check_whole(index)
-    postgres.stop()
+    postgres.kill()
     try:
         with pytest.raises(SearchIndexError, match=r"PostgreSQL at .* expected a server that lets us in"):
             index.search(QUERIES, 10)
     finally:
         postgres.start()
     _check_whole(index)
-    postgres.stop()
+    postgres.kill()
     postgres.start()
     _check_whole(index)
 

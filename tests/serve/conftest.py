@@ -1,14 +1,8 @@
-"""A small bundle with an untrained model, others made of it, the whole service on them, and a real Redis server.
-
-To export a bundle takes as long as all else that happens here, so the session exports one.
-"""
+"""The store of the session's small bundle, others made of that, and the whole service on them."""
 
 import asyncio
 import json
 import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,18 +11,14 @@ import httpx
 import numpy as np
 import polars as pl
 import pytest
-import torch
 from rich.console import Console
 
 from prismrec.artifact import read_manifest, write_manifest
-from prismrec.config import Config, HashingConfig, HistoryConfig, ModelConfig, PrepareConfig
+from prismrec.config import PrepareConfig
 from prismrec.data.prepare import prepare
 from prismrec.data.store import Store
-from prismrec.export.bundle import export
 from prismrec.export.reader import KIND, STORE, WEIGHTS, open_bundle
 from prismrec.export.search import write_search
-from prismrec.model.multi_interest import MultiInterestModel, resolve_primes
-from prismrec.model.run import save_run
 from prismrec.serve.app import create_app
 from prismrec.serve.gate import Gate
 from prismrec.serve.metrics import Metrics
@@ -71,20 +61,6 @@ ITEMS = pl.DataFrame(
 def make_store(path: Path, items: pl.DataFrame = ITEMS, **columns: object) -> Store:
     """`EVENTS`, with other columns or more."""
     return prepare(EVENTS.with_columns(**columns), items, path, PrepareConfig(), Console(quiet=True))
-
-
-@pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundle")
-    store = make_store(folder / "store")
-    torch.manual_seed(0)
-    counts = dict.fromkeys((*store.schema.item_features, *store.schema.context_features), 8)
-    hashing = resolve_primes(HashingConfig(), {**counts, "item_id": NUM_ITEMS})
-    config = Config(
-        history=HistoryConfig(max_length=8, recent_events=3), model=ModelConfig(embedding_dim=16, hashing=hashing)
-    )
-    save_run(folder / "run", config, store, MultiInterestModel(config.model, store.schema, 8).state_dict())
-    return export(folder / "run", folder / "bundle", user_vectors=True)
 
 
 def with_other_items(bundle: Path, out: Path, shift: int = 1) -> Path:
@@ -171,62 +147,3 @@ def make_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
 @pytest.fixture(scope="module")
 def client(bundle: Path, make_client: Callable[..., Client]) -> Client:
     return make_client(bundle)
-
-
-class RedisServer:
-    """A redis-server process that writes every command to its file before it answers."""
-
-    def __init__(self, directory: Path, *options: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"redis://127.0.0.1:{self.port}"
-        self._directory = directory
-        self._options = options or ("--appendonly", "yes", "--appendfsync", "always")
-        self.start()
-
-    def start(self) -> None:
-        place = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._directory), "--save", ""]
-        self._log = self._directory / "redis.log"
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(["redis-server", *place, *self._options], stdout=log)
-        while self.process.poll() is None:
-            if self._answers():
-                return
-            time.sleep(0.01)
-        raise AssertionError(self._log.read_text())
-
-    def _answers(self) -> bool:
-        """Whether the server is up and has read its file."""
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
-                connection.sendall(b"PING\r\n")
-                return connection.recv(100) == b"+PONG\r\n"
-        except OSError:
-            return False
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
-@pytest.fixture(scope="session")
-def redis_program() -> None:
-    if shutil.which("redis-server") is None:
-        pytest.skip("needs the program redis-server on the PATH")
-
-
-@pytest.fixture(scope="session")
-def redis_server(redis_program: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """One server for all tests that leave it up."""
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def own_redis_server(redis_program: None, tmp_path: Path) -> Iterator[RedisServer]:
-    """A server for one test, which may kill it."""
-    server = RedisServer(tmp_path)
-    yield server
-    server.kill()

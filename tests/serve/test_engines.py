@@ -127,7 +127,7 @@ def test_a_database_that_comes_back_is_searched_again(postgres: Any, bundle: Pat
     expected = client.ask(RECOMMEND, user_id=4)
     assert expected[0] == 200
     for down in (False, True):
-        postgres.stop()
+        postgres.kill()
         try:
             if down:
                 assert client.ask(RECOMMEND, user_id=4)[0] == 503
@@ -145,7 +145,7 @@ def test_what_is_wrong_with_the_database_is_for_the_log(
     load_vectors(bundle, url, Console(quiet=True))
     client = make_client(bundle, index=url)
     query = {RECOMMEND: {"user_id": 4}, "/v1/similar": {"item_id": "item 7"}}[path]
-    postgres.stop()
+    postgres.kill()
     try:
         answer = client.send("POST", path, json.dumps(query).encode(), x_request_id="abc")
     finally:

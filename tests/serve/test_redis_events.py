@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,9 +21,7 @@ import redis
 from prismrec.errors import ConfigError, PrismRecError
 from prismrec.serve.events import Events, StoreUnavailableError
 from prismrec.serve.redis_events import RedisEvents
-
-Server = Any
-"""`RedisServer` of conftest.py."""
+from soak_processes import Redis
 
 
 def events(*items: int, time: int = 100) -> Events:
@@ -72,7 +69,7 @@ class Appending:
             thread.join()
 
 
-def test_nothing_acknowledged_is_lost_when_the_server_is_killed(own_redis_server: Server) -> None:
+def test_nothing_acknowledged_is_lost_when_the_server_is_killed(own_redis_server: Redis) -> None:
     chance = random.Random(5)
     with closing(RedisEvents(own_redis_server.url, [])) as store:
         appending = Appending(store)
@@ -91,7 +88,7 @@ def test_nothing_acknowledged_is_lost_when_the_server_is_killed(own_redis_server
     assert len(found) >= 60
 
 
-def test_a_server_that_restarts_between_calls_is_not_noticed(own_redis_server: Server) -> None:
+def test_a_server_that_restarts_between_calls_is_not_noticed(own_redis_server: Redis) -> None:
     with closing(RedisEvents(own_redis_server.url, [])) as store:
         store.append(1, events(1))
         own_redis_server.kill()
@@ -140,7 +137,7 @@ class Relay:
         self._listener.close()
 
 
-def test_a_call_whose_connection_breaks_is_tried_once_more(redis_server: Server) -> None:
+def test_a_call_whose_connection_breaks_is_tried_once_more(redis_server: Redis) -> None:
     with closing(Relay(redis_server.port)) as relay, closing(RedisEvents(relay.url, [], prefix="relay")) as store:
         relay.breaks = 1
         store.append(1, events(1))
@@ -159,7 +156,7 @@ def test_a_call_whose_connection_breaks_is_tried_once_more(redis_server: Server)
         assert items(store) == [1, 3]
 
 
-def test_a_server_that_hangs_is_given_up(own_redis_server: Server) -> None:
+def test_a_server_that_hangs_is_given_up(own_redis_server: Redis) -> None:
     with closing(RedisEvents(own_redis_server.url, [])) as store:
         store.append(1, events(1))
         own_redis_server.process.send_signal(signal.SIGSTOP)
@@ -173,7 +170,7 @@ def test_a_server_that_hangs_is_given_up(own_redis_server: Server) -> None:
         assert items(store) in ([1, 3], [1, 2, 3])  # what was not acknowledged may have been stored
 
 
-def test_a_server_that_is_not_there(own_redis_server: Server) -> None:
+def test_a_server_that_is_not_there(own_redis_server: Redis) -> None:
     own_redis_server.kill()
     url = f"redis://someone:secret@127.0.0.1:{own_redis_server.port}"
     with pytest.raises(StoreUnavailableError) as raised:
@@ -183,7 +180,7 @@ def test_a_server_that_is_not_there(own_redis_server: Server) -> None:
     assert "secret" not in str(raised.value)
 
 
-def test_a_wrong_password_is_not_shown(redis_server: Server) -> None:
+def test_a_wrong_password_is_not_shown(redis_server: Redis) -> None:
     with pytest.raises(StoreUnavailableError) as raised:
         RedisEvents(f"redis://someone:secret@127.0.0.1:{redis_server.port}", [])
     assert f"Redis at 127.0.0.1:{redis_server.port}: expected an answer" in str(raised.value)
@@ -208,7 +205,7 @@ def test_another_url_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["secret", "decode_responses", "retry", "protocol", "ssl_cert_reqs", "db=1&secret"])
-def test_a_parameter_that_is_not_known_is_refused(redis_server: Server, name: str) -> None:
+def test_a_parameter_that_is_not_known_is_refused(redis_server: Redis, name: str) -> None:
     with pytest.raises(
         ConfigError, match=r"expected no parameters of the URL but db, username, .*; found others$"
     ) as e:
@@ -222,12 +219,12 @@ def test_a_key_without_a_certificate_is_refused() -> None:
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf"])
-def test_a_time_that_is_none_is_refused(redis_server: Server, value: str) -> None:
+def test_a_time_that_is_none_is_refused(redis_server: Redis, value: str) -> None:
     with pytest.raises(ConfigError, match=r"expected seconds as socket_timeout and .* of the URL, found \["):
         RedisEvents(f"{redis_server.url}?socket_timeout={value}", [])
 
 
-def test_parameters_of_the_url(redis_server: Server) -> None:
+def test_parameters_of_the_url(redis_server: Redis) -> None:
     url = f"{redis_server.url}/3?socket_timeout=20&client_name=me&health_check_interval=5&max_connections=4"
     with closing(RedisEvents(url, [])) as store, closing(redis.Redis.from_url(redis_server.url)) as client:
         store.append(1, events(1))
@@ -236,7 +233,7 @@ def test_parameters_of_the_url(redis_server: Server) -> None:
 
 
 @pytest.mark.parametrize("parameter", ["foo=1", "db=1000"])
-def test_the_command_says_on_one_line_what_is_wrong(redis_server: Server, bundle: Path, parameter: str) -> None:
+def test_the_command_says_on_one_line_what_is_wrong(redis_server: Redis, bundle: Path, parameter: str) -> None:
     events = f"--events={redis_server.url}?{parameter}"
     command = [sys.executable, "-m", "prismrec", "serve", str(bundle), "--port=0", events]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -252,11 +249,12 @@ def test_a_limit_that_cannot_be_kept_is_refused(max_events: int) -> None:
 
 
 @pytest.fixture
-def make_server(redis_program: None, redis_server: Server, tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    made: list[Server] = []
+def make_server(redis_program: None, tmp_path: Path) -> Iterator[Callable[..., Redis]]:
+    made: list[Redis] = []
 
-    def make(*options: str) -> Server:
-        made.append(type(redis_server)(tmp_path, *options))
+    def make(*options: str) -> Redis:
+        made.append(Redis(tmp_path / "redis", *options))
+        made[-1].start()
         return made[-1]
 
     yield make
@@ -274,7 +272,7 @@ def make_server(redis_program: None, redis_server: Server, tmp_path: Path) -> It
     ],
 )
 def test_a_server_that_may_lose_events_is_warned_of(
-    make_server: Callable[..., Server], caplog: pytest.LogCaptureFixture, options: tuple[str, ...], found: str | None
+    make_server: Callable[..., Redis], caplog: pytest.LogCaptureFixture, options: tuple[str, ...], found: str | None
 ) -> None:
     server = make_server(*options)
     with caplog.at_level(logging.WARNING), closing(RedisEvents(server.url, [])) as store:
@@ -286,7 +284,7 @@ def test_a_server_that_may_lose_events_is_warned_of(
     assert caplog.messages == ([warned] if found else [])
 
 
-def test_a_user_who_may_not_write_is_told(make_server: Callable[..., Server]) -> None:
+def test_a_user_who_may_not_write_is_told(make_server: Callable[..., Redis]) -> None:
     server = make_server("--user", "reader", "on", ">secret", "~*", "+@read")
     with closing(RedisEvents(f"redis://reader:secret@127.0.0.1:{server.port}", [])) as store:
         assert items(store) == []
@@ -297,7 +295,7 @@ def test_a_user_who_may_not_write_is_told(make_server: Callable[..., Server]) ->
     assert "secret" not in str(e.value)
 
 
-def test_prefixes_keep_services_apart(redis_server: Server) -> None:
+def test_prefixes_keep_services_apart(redis_server: Redis) -> None:
     with (
         closing(RedisEvents(redis_server.url, [], prefix="first")) as first,
         closing(RedisEvents(redis_server.url, [], prefix="second")) as second,
@@ -310,7 +308,7 @@ def test_prefixes_keep_services_apart(redis_server: Server) -> None:
         assert client.type("first:1") == b"zset"
 
 
-def test_several_processes_see_each_others_events(redis_server: Server) -> None:
+def test_several_processes_see_each_others_events(redis_server: Redis) -> None:
     append = (
         "import sys; import numpy as np\n"
         "from prismrec.serve.events import Events; from prismrec.serve.redis_events import RedisEvents\n"
@@ -322,7 +320,7 @@ def test_several_processes_see_each_others_events(redis_server: Server) -> None:
         assert items(store) == [5]
 
 
-def test_the_server_keeps_no_more_than_the_newest(redis_server: Server) -> None:
+def test_the_server_keeps_no_more_than_the_newest(redis_server: Redis) -> None:
     """Of one second, those that came first."""
     with closing(RedisEvents(redis_server.url, [], prefix="few", max_events=3)) as store:
         latest = 253_402_300_799  # the end of the year 9999
@@ -334,7 +332,7 @@ def test_the_server_keeps_no_more_than_the_newest(redis_server: Server) -> None:
         assert client.zcard("few:1") == 3
 
 
-def test_a_batch_is_one_round_trip(redis_server: Server) -> None:
+def test_a_batch_is_one_round_trip(redis_server: Redis) -> None:
     with (
         closing(RedisEvents(redis_server.url, [], prefix="batch")) as store,
         closing(redis.Redis.from_url(redis_server.url)) as client,

@@ -1,88 +1,26 @@
-"""`prismrec serve` as a process: killed, told to change its bundle or to stop, asked wrongly, and asked too much."""
+"""`prismrec serve` as a process: told to change its bundle or to stop, asked wrongly, and asked too much."""
 
 import contextlib
 import ctypes
 import http.client
 import itertools
 import json
-import random
 import shutil
 import signal
 import socket
 import struct
-from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from ..processes import Server, wait_for
-from .conftest import NAMES, START
 from .processes import QUESTIONS, RECOMMEND, HeldRequest, crowd
 
 KEY = "sesam"
-
-
-# Killed
-
-
-@pytest.mark.parametrize("where", ["log", "redis"])
-def test_no_acknowledged_event_is_lost_when_the_server_is_killed(
-    where: str, bundle: Path, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    redis = request.getfixturevalue("own_redis_server") if where == "redis" else None
-    events = f"--events={redis.url if redis else tmp_path / 'events'}"
-    with Server(bundle, tmp_path, events) as server:
-        acknowledged, begun = _append_until_killed(server)
-    if redis:
-        redis.kill()
-        redis.start()
-    with Server(bundle, tmp_path, events) as server, server.client() as client:
-        for user, known in acknowledged.items():
-            found = client.post(RECOMMEND, json={"user_id": user}).json()
-            allowed = [
-                client.post(RECOMMEND, json={"events": history}).json()
-                for history in (known, known + begun.get(user, []))
-            ]
-            assert found["fallback"] is None
-            assert found in allowed
-
-
-Histories = dict[int, list[dict[str, Any]]]
-
-
-def _append_until_killed(server: Server) -> tuple[Histories, Histories]:
-    """Append events of new users from four threads; kill the server after a random number of answers.
-
-    Returns:
-        By user, the events that were acknowledged, and those that were under way.
-    """
-    acknowledged, begun = defaultdict(list), {}
-    left = itertools.count(random.Random(0).randrange(40, 80), -1)
-
-    def append(thread: int) -> None:
-        rng = random.Random(1 + thread)
-        with server.client() as client, contextlib.suppress(httpx.TransportError):
-            for number in itertools.count():
-                user = 1000 * (1 + thread) + number // 3  # three requests each
-                begun[user] = [
-                    {"item_id": rng.choice(NAMES), "timestamp": START + 100 * number + place, "shop": rng.randrange(4)}
-                    for place in range(rng.randint(1, 4))
-                ]
-                answer = client.post("/v1/events", json={"user_id": user, "events": begun[user]})
-                assert answer.json() == {"events": len(begun[user]), "unknown_items": 0}
-                acknowledged[user] += begun.pop(user)
-                if next(left) == 0:
-                    server.process.kill()
-
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(append, range(4)))
-    assert len(acknowledged) > 12
-    return acknowledged, begun
 
 
 # Told to change

@@ -1,9 +1,6 @@
 """Training that goes on with what was appended: from the very state it had, on what it has not seen."""
 
 import json
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,8 +28,8 @@ from prismrec.train.checkpoint import load_checkpoint
 from prismrec.train.continuation import continued_settings, first_new_events, open_earlier_run
 from prismrec.train.trainer import Trainer, train
 
+from ..commands import Commands, Moment
 from .conftest import group_events, group_items
-from .killing import DIE_AT_RENAME
 
 QUIET = Console(quiet=True)
 MakeConfig = Callable[..., Config]
@@ -185,33 +182,17 @@ def test_another_model_is_refused(world: tuple[Path, Path], tmp_path: Path) -> N
     assert not (tmp_path / "run" / "config.toml").exists()
 
 
-CONTINUE_UNTIL_KILLED = f"""
-import os, signal, sys
-from pathlib import Path
-
-store, out, run, name, times = sys.argv[1:]
-left = int(times)
-
-{DIE_AT_RENAME}
-import torch
-from rich.console import Console
-from prismrec.train.trainer import train
-
-torch.set_num_threads(1)
-sys.addaudithook(watch)
-train(Path(store), Path(out), continue_from=Path(run), console=Console(quiet=True))
-"""
-
-
 @pytest.mark.parametrize(
     ("name", "times"), [("config.toml", 1), ("checkpoint/manifest.json", 2), ("model.safetensors", 1)]
 )
-def test_killed_and_resumed(world: tuple[Path, Path], tmp_path: Path, name: str, times: int) -> None:
+def test_killed_and_resumed(
+    world: tuple[Path, Path], commands: Commands, tmp_path: Path, name: str, times: int
+) -> None:
     store, run = world
     expected = train(store, tmp_path / "expected", continue_from=run, console=QUIET)
     out = tmp_path / "out"
-    program = [sys.executable, "-c", CONTINUE_UNTIL_KILLED, str(store), str(out), str(run), name, str(times)]
-    assert subprocess.run(program, timeout=120).returncode == -signal.SIGKILL
+    moment = Moment(change=times, name=name)
+    assert commands("train", store, "--out", out, "--continue-from", run, moment=moment).killed
     train(store, out, resume=True, continue_from=run, console=QUIET)
     for file in ("model.safetensors", "config.toml", "metrics.jsonl"):
         assert (out / file).read_bytes() == (expected / file).read_bytes()

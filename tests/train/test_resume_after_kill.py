@@ -1,15 +1,11 @@
 """Training that is killed, really and at any moment, goes on to the very bits of training that is not.
 
 Each case runs training in a process of its own, which dies by SIGKILL at a chosen moment; a new process
-resumes, perhaps to be killed again, and this one finishes. Moments are the n-th time that a file is about to
-be put in place, told by the interpreter's audit events, or a number of lines in the log, seen from outside.
+resumes, perhaps to be killed again, and this one finishes. Moments are the n-th time that a file is about to be put in
+place, or a number of lines in the log, seen from outside.
 """
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,38 +19,16 @@ from prismrec.model.run import load_run
 from prismrec.toml import dump_toml
 from prismrec.train.trainer import train
 
-from .killing import DIE_AT_RENAME
+from ..commands import Commands, Moment
 
 MakeConfig = Callable[..., Config]
 QUIET = Console(quiet=True)
 SETTINGS = ("train.max_steps=60", "train.checkpoint_every=7", "train.validate_every=10", "train.patience=100")
 
-TRAIN_UNTIL_KILLED = f"""
-import os, signal, sys
-from pathlib import Path
-
-store, out, config, resume, warm_start, name, times = sys.argv[1:]
-left = int(times)
-
-{DIE_AT_RENAME}
-import torch
-from rich.console import Console
-from prismrec.toml import load_config
-from prismrec.train.trainer import train
-
-torch.set_num_threads(1)
-sys.addaudithook(watch)
-older = Path(warm_start) if warm_start else None
-train(Path(store), Path(out), load_config(Path(config)), resume=resume == "resume", warm_start=older,
-      console=Console(quiet=True))
-"""
-
-Moment = tuple[str, int]
-"""A file, and which time it is about to be put in place; or "lines", and how many there are in the log."""
-
+# The n-th time that a file is about to be put in its place, or so many lines in the log.
 # One run puts in place: checkpoint 1 (of step 0: its tensors, then its manifest), config 1; checkpoint 2 (of step 7);
 # after the validation of step 10, checkpoint 3, then config 2, model 1 and manifest 1; and so on.
-CASES: dict[str, list[Moment]] = {
+CASES: dict[str, list[tuple[str, int]]] = {
     "before the first checkpoint": [("0.safetensors", 1)],
     "before the settings": [("config.toml", 1)],
     "before the tensors of a checkpoint": [("7.safetensors", 1)],
@@ -66,18 +40,24 @@ CASES: dict[str, list[Moment]] = {
 }
 
 
-def kill(store: Store, out: Path, config: Path, moment: Moment, *, resume: bool, warm_start: Path | None) -> None:
-    """Train in a process of its own until it is killed at the moment."""
-    name, times = moment
-    arguments = [store.path, out, config, "resume" if resume else "", warm_start or "", name, times]
-    process = subprocess.Popen([sys.executable, "-c", TRAIN_UNTIL_KILLED, *map(str, arguments)])
-    log = out / "metrics.jsonl"
-    while name == "lines" and process.poll() is None:
-        if log.exists() and log.read_bytes().count(b"\n") >= times:
-            process.kill()
-            break
-        time.sleep(0.001)
-    assert process.wait(timeout=120) == -signal.SIGKILL
+Kill = Callable[..., None]
+
+
+@pytest.fixture
+def kill(commands: Commands, store: Store, tmp_path: Path) -> Kill:
+    """Train the run `run` in a process of its own until it is killed."""
+
+    def kill(config: Config, name: str, times: int, *options: object) -> None:
+        out, settings, log = tmp_path / "run", tmp_path / "settings.toml", tmp_path / "run" / "metrics.jsonl"
+        settings.write_text(dump_toml(config))
+        if name == "lines":
+            moment = Moment(until=lambda: log.exists() and log.read_bytes().count(b"\n") >= times)
+        else:
+            moment = Moment(change=times, name=name)
+        outcome = commands("train", store.path, "--out", out, "--config", settings, *options, moment=moment)
+        assert outcome.killed, outcome.said
+
+    return kill
 
 
 @pytest.fixture(scope="module")
@@ -112,39 +92,34 @@ def file_bytes(directory: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("moments", CASES.values(), ids=CASES)
 def test_killed_and_resumed(
-    store: Store, config: Config, uninterrupted: Path, tmp_path: Path, moments: list[Moment]
+    store: Store, config: Config, uninterrupted: Path, kill: Kill, tmp_path: Path, moments: list[tuple[str, int]]
 ) -> None:
-    out, settings = tmp_path / "run", tmp_path / "settings.toml"
-    settings.write_text(dump_toml(config))
+    out = tmp_path / "run"
     for turn, moment in enumerate(moments):
-        kill(store, out, settings, moment, resume=turn > 0, warm_start=None)
+        kill(config, *moment, *["--resume"] * (turn > 0))
     began = (out / "config.toml").exists()
     train(store.path, out, None if began else config, resume=True, console=QUIET)
     assert_same(out, uninterrupted)
 
 
 def test_killed_while_the_last_weights_are_written(
-    store: Store, config: Config, uninterrupted: Path, tmp_path: Path
+    store: Store, config: Config, uninterrupted: Path, kill: Kill, tmp_path: Path
 ) -> None:
     """Nothing is left to train, but the weights of the last checkpoint are not in place yet."""
     validations = [json.loads(line) for line in log_lines(uninterrupted) if '"valid"' in line]
     recalls = [line["recall@4"] for line in validations]
     gains = sum(recall > max(recalls[:place], default=-1.0) for place, recall in enumerate(recalls))
-    settings = tmp_path / "settings.toml"
-    settings.write_text(dump_toml(config))
-    kill(store, tmp_path / "run", settings, ("model.safetensors", gains), resume=False, warm_start=None)
+    kill(config, "model.safetensors", gains)
     train(store.path, tmp_path / "run", resume=True, console=QUIET)
     assert_same(tmp_path / "run", uninterrupted)
 
 
 def test_a_warm_start_is_not_lost(
-    store: Store, config: Config, uninterrupted: Path, make_config: MakeConfig, tmp_path: Path
+    store: Store, config: Config, uninterrupted: Path, kill: Kill, tmp_path: Path
 ) -> None:
     """Killed before the first regular checkpoint, and resumed without naming the older run again."""
     expected = train(store.path, tmp_path / "expected", config, warm_start=uninterrupted, console=QUIET)
-    settings = tmp_path / "settings.toml"
-    settings.write_text(dump_toml(config))
-    kill(store, tmp_path / "run", settings, ("checkpoint/manifest.json", 2), resume=False, warm_start=uninterrupted)
+    kill(config, "checkpoint/manifest.json", 2, "--warm-start", uninterrupted)
     train(store.path, tmp_path / "run", resume=True, console=QUIET)
     assert_same(tmp_path / "run", expected)
 
@@ -161,14 +136,12 @@ CONTEXTUAL = (
 
 
 def test_dropout_and_sampled_negatives_go_on_as_they_would_have(
-    store: Store, make_config: MakeConfig, tmp_path: Path
+    store: Store, make_config: MakeConfig, kill: Kill, tmp_path: Path
 ) -> None:
     """A contextual encoder, killed twice, at steps that no checkpoint is of."""
     config = make_config(*SETTINGS, *CONTEXTUAL, "train.max_steps=40")
     expected = train(store.path, tmp_path / "expected", config, console=QUIET)
-    settings = tmp_path / "settings.toml"
-    settings.write_text(dump_toml(config))
-    for turn, moment in enumerate([("lines", 12), ("lines", 26)]):
-        kill(store, tmp_path / "run", settings, moment, resume=turn > 0, warm_start=None)
+    kill(config, "lines", 12)
+    kill(config, "lines", 26, "--resume")
     train(store.path, tmp_path / "run", resume=True, console=QUIET)
     assert_same(tmp_path / "run", expected)

@@ -2,8 +2,6 @@
 
 import io
 import json
-import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +19,8 @@ from prismrec.toml import dump_toml, load_config
 from prismrec.train.trainer import train
 from prismrec.train.tune import Tuned, print_trials, tune
 
+from ..commands import Commands, Moment
 from .conftest import group_events, group_items
-from .killing import DIE_AT_RENAME
 
 MakeConfig = Callable[..., Config]
 QUIET = Console(quiet=True)
@@ -30,6 +28,10 @@ SPACE = {
     "model.num_interests": [1, 2, 3],  # three do not divide four heads
     "train.table_learning_rate": {"low": 0.01, "high": 1.0, "log": True},
 }
+SPACE_FILE = """
+"model.num_interests" = [1, 2, 3]
+"train.table_learning_rate" = {low = 0.01, high = 1.0, log = true}
+"""
 TRIALS = 5
 
 
@@ -134,38 +136,25 @@ def test_another_seed_proposes_others(found: tuple[Tuned, Path, str], store: Sto
     assert other[rate][0] != found[0].trials[rate][0]
 
 
-TUNE_UNTIL_KILLED = f"""
-import json, os, signal, sys
-from pathlib import Path
-
-store, out, config, space, trials, name, times = sys.argv[1:]
-left = int(times)
-
-{DIE_AT_RENAME}
-import torch
-from rich.console import Console
-from prismrec.toml import load_config
-from prismrec.train.tune import tune
-
-torch.set_num_threads(1)
-sys.addaudithook(watch)
-tune(Path(store), Path(out), json.loads(space), trials=int(trials), config=load_config(Path(config)),
-     console=Console(quiet=True))
-"""
-
-
 @pytest.mark.parametrize(
     ("name", "times"),
     [("checkpoint/manifest.json", 1), ("model.safetensors", 2), ("trials.csv", 2), ("best.toml", 1)],
     ids=["before the first trial has begun", "in a trial", "after a trial", "before any result"],
 )
 def test_killed_it_goes_on_to_the_same(
-    found: tuple[Tuned, Path, str], store: Store, config: Config, tmp_path: Path, name: str, times: int
+    found: tuple[Tuned, Path, str],
+    store: Store,
+    config: Config,
+    commands: Commands,
+    tmp_path: Path,
+    name: str,
+    times: int,
 ) -> None:
     (tmp_path / "config.toml").write_text(dump_toml(config))
-    arguments = [store.path, tmp_path / "search", tmp_path / "config.toml", json.dumps(SPACE), TRIALS, name, times]
-    process = subprocess.run([sys.executable, "-c", TUNE_UNTIL_KILLED, *map(str, arguments)], timeout=120)
-    assert process.returncode == -signal.SIGKILL
+    (tmp_path / "space.toml").write_text(SPACE_FILE)
+    files = ["--config", tmp_path / "config.toml", "--space", tmp_path / "space.toml", "--out", tmp_path / "search"]
+    moment = Moment(change=times, name=name)
+    assert commands("tune", store.path, *files, "--trials", TRIALS, moment=moment).killed
     tuned = tune(store.path, tmp_path / "search", SPACE, trials=TRIALS, config=config, console=QUIET)
     assert lasting(tuned.trials).equals(lasting(found[0].trials))
     assert tuned[:2] == found[0][:2]

@@ -6,6 +6,7 @@ To import PyTorch and what exports takes seconds, so one process imports all of 
 import multiprocessing
 import runpy
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ IMPORTED = (
     "faiss",
     "onnxruntime",
     "onnxscript",
+    "optuna",
     "torch",
     "torch._dynamo",
     "torch.onnx",
@@ -31,6 +33,7 @@ IMPORTED = (
     "prismrec.serve.bulk",
     "prismrec.serve.recommender",
     "prismrec.train.trainer",
+    "prismrec.train.tune",
 )
 DEADLINE = 300
 
@@ -41,6 +44,10 @@ class Moment:
 
     seconds: float = DEADLINE
     change: int = 0
+    name: str = ""
+    """Count only what puts a file of a path that ends so in its place."""
+    until: Callable[[], bool] | None = None
+    """Asked again and again; kill once it is true."""
 
     def __str__(self) -> str:
         return f"before change {self.change} of a file" if self.change else f"after {self.seconds:.3f} s"
@@ -54,7 +61,7 @@ class Outcome:
     said: str
     seconds: float
     changes: int
-    """Of files: made or opened to be written, renamed, removed."""
+    """Of files that count: made or opened to be written, renamed, removed."""
 
     @property
     def killed(self) -> bool:
@@ -75,10 +82,15 @@ class Commands:
 
     def __call__(self, *arguments: object, moment: Moment = Moment(), largest_file: int = 0) -> Outcome:
         changes = self._context.RawValue("i", 0)
-        given = ([str(argument) for argument in arguments], str(self._said), changes, moment.change, largest_file)
+        dies = (moment.change, moment.name)
+        given = ([str(argument) for argument in arguments], str(self._said), changes, dies, largest_file)
         process = self._context.Process(target=runpy.run_path, args=(str(CHILD), {"given": given}))
         began = time.monotonic()
         process.start()
+        while moment.until and process.is_alive() and time.monotonic() < began + DEADLINE:
+            if moment.until():
+                process.kill()
+            time.sleep(0.001)
         process.join(moment.seconds)
         process.kill()
         process.join()
