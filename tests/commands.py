@@ -92,9 +92,11 @@ class Commands:
                 process.kill()
             time.sleep(0.001)
         process.join(moment.seconds)
+        hangs = moment.seconds == DEADLINE and process.is_alive()
         process.kill()
         process.join()
         said = self._said.read_text() if self._said.exists() else ""
+        assert not hangs, f"hangs: {' '.join(given[0])}: {said}"
         return Outcome(process.exitcode, said, time.monotonic() - began, changes.value)
 
     def succeed(self, *arguments: object) -> Outcome:

@@ -14,15 +14,15 @@ import pytest
 from rich.console import Console
 
 from prismrec import Retriever
-from prismrec.artifact import MANIFEST
-from prismrec.config import Config, PrepareConfig
+from prismrec.artifact import MANIFEST, manifest_content, write_manifest
+from prismrec.config import Config
 from prismrec.data.append import append
-from prismrec.data.prepare import prepare
 from prismrec.data.store import Store
 from prismrec.errors import ArtifactError
-from prismrec.export.bundle import export
-from prismrec.export.reader import open_bundle
-from prismrec.model.run import load_run
+from prismrec.export.reader import USER_VECTORS, open_bundle
+from prismrec.export.user_encoder import stored_vectors
+from prismrec.export.vectors import write_user_vectors
+from prismrec.model.run import load_run, tie_to_store
 from prismrec.toml import override
 from prismrec.train.continuation import open_earlier_run
 from prismrec.train.trainer import train
@@ -68,13 +68,17 @@ class World(NamedTuple):
 
 
 def make(folder: Path, seed: int) -> World:
+    """A retriever, for which one training and one export are enough, and what is in it, each with more to damage."""
     config = override(Config(), {**SETTINGS, "train.seed": seed})
-    store = prepare(events(seed), items(seed), folder / "store", PrepareConfig(), console=QUIET)
-    append(store.path, events(seed, 1_700_000_000), console=QUIET)
-    run = train(store.path, folder / "run", config, console=QUIET)
-    bundle = export(run, folder / "bundle", user_vectors=True)
     retriever = Retriever(config, console=QUIET).fit(events(seed), items(seed)).save(folder / "retriever")
-    return World(store.path, run, bundle, retriever)
+    store, run, bundle = (shutil.copytree(retriever / name, folder / name) for name in ("store", "run", "bundle"))
+    append(store, events(seed, 1_700_000_000), console=QUIET)
+    tie_to_store(run, str(retriever / "store"))
+    opened = open_bundle(bundle)
+    vectors = stored_vectors(opened.store, opened.encoder, opened.config.history, range(opened.store.num_users))
+    write_user_vectors(bundle / USER_VECTORS, vectors)
+    write_manifest(bundle, "bundle", **manifest_content(opened.manifest))
+    return World(store, run, bundle, retriever)
 
 
 @pytest.fixture(scope="module")
@@ -166,14 +170,14 @@ def test_no_file_of_another_version_is_read(worlds: list[World], tmp_path: Path,
 def test_a_run_on_another_store_of_the_same_shape_does_not_go_on(worlds: list[World], tmp_path: Path) -> None:
     run = Path(shutil.copytree(worlds[0].run, tmp_path / "run"))
     with pytest.raises(ArtifactError, match=r"expected the store that .* was started on, found other data"):
-        train(worlds[1].store, run, resume=True, console=QUIET)
+        train(worlds[1].retriever / "store", run, resume=True, console=QUIET)
 
 
 def test_a_checkpoint_that_is_gone_is_no_reason_to_begin_anew(worlds: list[World], tmp_path: Path) -> None:
     run = Path(shutil.copytree(worlds[0].run, tmp_path / "run"))
     shutil.rmtree(run / "checkpoint")
     with pytest.raises(ArtifactError, match="checkpoint: expected the checkpoint of this run, found none"):
-        train(worlds[0].store, run, resume=True, console=QUIET)
+        train(worlds[0].retriever / "store", run, resume=True, console=QUIET)
     load_run(run)
 
 
@@ -182,5 +186,5 @@ def test_a_checkpoint_that_cannot_be_read_stops_what_would_resume(worlds: list[W
     flip(run / "checkpoint" / "6.safetensors")
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     with pytest.raises(ArtifactError, match=r"6\.safetensors: does not match its checksum"):
-        train(worlds[0].store, run, resume=True, console=QUIET)
+        train(worlds[0].retriever / "store", run, resume=True, console=QUIET)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before

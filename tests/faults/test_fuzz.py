@@ -1,5 +1,6 @@
 """Every target of `fuzz.py` for a moment, from whole content on."""
 
+import os
 import re
 import subprocess
 import sys
@@ -27,8 +28,11 @@ CORPUS = {
 @pytest.mark.parametrize("target", CORPUS)
 def test_a_target_holds(tmp_path: Path, tried, target: str) -> None:
     pytest.importorskip("atheris")
-    (tmp_path / "whole").write_bytes(CORPUS[target])
-    command = [sys.executable, str(Path(__file__).with_name("fuzz.py")), target, str(tmp_path)]
+    corpus, temporary = tmp_path / "corpus", tmp_path / "temporary"
+    corpus.mkdir()
+    temporary.mkdir()
+    (corpus / "whole").write_bytes(CORPUS[target])
+    command = [sys.executable, str(Path(__file__).with_name("fuzz.py")), target, str(corpus)]
     options = [f"-atheris_runs={1500 * TIMES}", "-max_len=4096", f"-artifact_prefix={tmp_path}/"]
     done = subprocess.run(
         command + options + ["-seed=1"] * (TIMES == 1),
@@ -36,6 +40,7 @@ def test_a_target_holds(tmp_path: Path, tried, target: str) -> None:
         text=True,
         timeout=120 * TIMES,
         cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(temporary)},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     [runs] = re.findall(r"Done (\d+) (?:runs )?in", done.stderr) or ["0"]

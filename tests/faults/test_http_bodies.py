@@ -1,26 +1,26 @@
 """What is wrong within the body of a request: numbers, texts, depths, keys and counts that a schema does not know.
 
 Written by hand and drawn by Hypothesis, asked of a server that is a process. The environment variable PRISMREC_FUZZ=N
-draws N times as many.
+draws N times as many, other ones each time.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ..serve.conftest import START
 from ..serve.processes import RECOMMEND, Server
 from .http_server import check_refusal, unharmed_server
+from .strange import fuzzed
 
 EVENTS, SIMILAR, EXPLORE = "/v1/events", "/v1/similar", "/explorer/user"
-EXAMPLES = 150 * int(os.environ.get("PRISMREC_FUZZ", "1"))
+EXAMPLES = 150
 LAST_SECOND = 253_402_300_799  # of the year 9999
 Ask = Callable[..., httpx.Response]
 
@@ -350,12 +350,9 @@ OBJECTS = st.recursive(
     st.dictionaries(st.sampled_from(NAMES), _json(LEAVES), max_size=6),
     lambda inner: st.dictionaries(st.sampled_from(NAMES), LEAVES | inner | st.lists(inner, max_size=3), max_size=6),
 )
-BOUNDED = settings(
-    max_examples=EXAMPLES, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-)
 
 
-@BOUNDED
+@fuzzed(EXAMPLES)
 @given(st.sampled_from(PATHS), OBJECTS | _json(LEAVES))
 def test_any_json(ask: Ask, path: str, value: Any) -> None:
     assert ask(path, json.dumps(value)).status_code in (200, 400, 404, 422)
@@ -369,7 +366,7 @@ VALID = {
 }
 
 
-@BOUNDED
+@fuzzed(EXAMPLES)
 @given(st.sampled_from(sorted(VALID)), st.data())
 def test_one_value_in_place_of_another(ask: Ask, path: str, data: st.DataObject) -> None:
     query = json.loads(json.dumps(VALID[path]))
@@ -378,7 +375,7 @@ def test_one_value_in_place_of_another(ask: Ask, path: str, data: st.DataObject)
     assert ask(path, json.dumps(query)).status_code in (200, 400, 404, 422)
 
 
-@BOUNDED
+@fuzzed(EXAMPLES)
 @given(st.sampled_from(sorted(VALID)), st.data())
 def test_one_byte_in_place_of_another(ask: Ask, path: str, data: st.DataObject) -> None:
     body = bytearray(json.dumps(VALID[path]).encode())
@@ -387,7 +384,7 @@ def test_one_byte_in_place_of_another(ask: Ask, path: str, data: st.DataObject) 
     assert ask(path, bytes(body)).status_code in (200, 400, 404, 422)
 
 
-@BOUNDED
+@fuzzed(EXAMPLES)
 @given(st.sampled_from(["users", "items", "item"]), st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
 def test_any_search(server: Server, tried: Callable[..., None], what: str, text: str) -> None:
     name = "item_id" if what == "item" else "search"

@@ -1,9 +1,8 @@
 """Every operation that the server describes, asked by Schemathesis with what its description allows and forbids.
 
-The environment variable PRISMREC_FUZZ=N makes N times as many examples.
+The environment variable PRISMREC_FUZZ=N makes N times as many examples, other ones each time.
 """
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
 from schemathesis.generation.hypothesis.builder import HypothesisTestConfig, HypothesisTestMode, create_test
 from schemathesis.specs.openapi.checks import positive_data_acceptance, response_schema_conformance
 
@@ -19,6 +17,7 @@ from prismrec.serve.explorer_messages import MapView
 
 from ..serve.processes import Server
 from .http_server import KEY, check_refusal, unharmed_server
+from .strange import fuzzed
 
 OPERATIONS = [
     "GET /explorer/item",
@@ -38,7 +37,7 @@ OPERATIONS = [
     "POST /v1/similar",
     "POST /v1/similar/batch",
 ]
-EXAMPLES = 20 * int(os.environ.get("PRISMREC_FUZZ", "1"))
+EXAMPLES = 20
 """Of each operation, beside those that its description gives and those at the bounds of every field."""
 NOT_DESCRIBED = re.compile(
     r"expected at most \d+"  # limits of the settings
@@ -85,12 +84,11 @@ def test_operation(description: Any, operation: str, tried: Callable[..., None])
         elif path == "/explorer/map":
             MapView.model_validate_json(response.content, strict=True)
 
-    bounded = settings(
-        max_examples=EXAMPLES, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-    )
     create_test(
         operation=description[path][method],
         test_func=ask,
-        config=HypothesisTestConfig(project=description.config, modes=list(HypothesisTestMode), settings=bounded),
+        config=HypothesisTestConfig(
+            project=description.config, modes=list(HypothesisTestMode), settings=fuzzed(EXAMPLES)
+        ),
     )()
     tried("HTTP operations")
