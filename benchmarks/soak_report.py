@@ -35,7 +35,8 @@ def trend(times: list[float], values: list[float]) -> Trend:
     """That of at least three values."""
     third = len(values) // 3
     slope = float(np.polyfit(np.array(times) / 3600, values, 1)[0])
-    return Trend(*(statistics.median(part) for part in (values[:third], values[third:-third], values[-third:])), slope)
+    first, middle, last = map(statistics.median, (values[:third], values[third:-third], values[-third:]))
+    return Trend(first, middle, last, slope)
 
 
 def watched(samples: list[Sample]) -> dict[str, Trend]:

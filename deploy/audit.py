@@ -1,7 +1,7 @@
 """Known vulnerabilities of the pinned dependencies: `make audit`.
 
-Asks PyPI's advisories, through pip-audit, about every version in constraints.txt; exits with 1 if there are any, and with
-2 where not all could be looked up: nothing is known of those, which is not the same as safe.
+Asks PyPI's advisories, through pip-audit, about every version in constraints.txt; exits with 1 if there are any, and
+with 2 where not all could be looked up: nothing is known of those, which is not the same as safe.
 """
 
 import json
