@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from prismrec.atomic import replacing_directory, write_json
-from prismrec.errors import ArtifactError, ConfigError, PrismRecError
+from prismrec.errors import ArtifactError, ConfigError, PrismRecError, listed_names
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -124,9 +124,10 @@ def read_manifest(directory: Path, kind: str, *, checksums: bool = True) -> dict
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArtifactError(f"{path}: expected a PrismRec manifest, could not read it ({error!r})") from error
     if found != (kind, FORMAT_VERSION):
+        what, version = (" ".join(listed_names([value]).split()) for value in found)
         raise ArtifactError(
-            f"{directory}: expected a {kind} of format {FORMAT_VERSION}, found {found[0]} of {found[1]}; make it again "
-            "with this release, or use the release that made it"
+            f"{directory}: expected a {kind} of format {FORMAT_VERSION}, found {what} of {version}; make it again with "
+            "this release, or use the release that made it"
         )
     if manifest.pop(_CHECKSUM, None) != _checksum(manifest):
         raise ArtifactError(f"{path}: does not match its own checksum; make the {kind} again")

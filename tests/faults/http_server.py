@@ -10,7 +10,7 @@ from typing import Any
 from ..serve.processes import RECOMMEND, Server
 
 KEY = "open-sesame-66"
-MAX_GROWTH = 150 * 2**20
+MAX_GROWTH = 100 * 2**20
 """Bytes of memory that bad input may cost at any moment, generously."""
 EVERYWHERE = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
 """Headers of every answer."""

@@ -1,6 +1,6 @@
 """What the tests of bad input share: how many examples, strange columns, and what must be true of every outcome.
 
-PRISMREC_FUZZ=N tries N times as many examples, other ones each time; without it they are always the same.
+PRISMREC_FUZZ=N, from 2 on, tries N times as many examples, other ones each time; without it they are always the same.
 """
 
 import contextlib

@@ -18,9 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from prismrec.config import Config
 from prismrec.data.prepare import prepare
 from prismrec.data.store import Store
 from prismrec.errors import DataError, PrismRecError
+from prismrec.model.run import load_run
+from prismrec.toml import override
+from prismrec.train.trainer import train
 
 from .strange import TIMES, call, fuzzed, leaves_nothing, outcome
 
@@ -233,6 +237,18 @@ def test_a_user_with_a_million_events(tmp_path: Path) -> None:
     assert said == "1000000 {}"
     assert taken < 1024
     assert Store.open(tmp_path / "store").time[-1] == 10**6 - 1
+    settings = {
+        "exclude_seen": False,  # or nothing could be learned of one item
+        "model.embedding_dim": 8,
+        "model.encoder.num_layers": 1,
+        "history.max_length": 20,
+        "train.batch_size": 16,
+        "train.max_steps": 2,
+        "train.device": "cpu",
+    }
+    run = load_run(train(tmp_path / "store", tmp_path / "run", override(Config(), settings), console=QUIET))
+    assert run.store.num_events == 10**6
+    assert run.manifest["num_items"] == 1
 
 
 def test_a_small_file_of_endless_events_of_a_user(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ from prismrec.data.ranges import flat_ranges
 from prismrec.data.schema import ITEM, USER, Schema
 from prismrec.data.spliced import EventArray, SplicedArray, splice
 from prismrec.data.split import starts_at
+from prismrec.errors import ArtifactError, shown
 
 KIND = "store"
 PARTS = "parts"
@@ -200,7 +201,10 @@ def _spliced(
     """Likewise of a store with parts."""
     bounds = [_array(folder, "offsets") for folder in folders]
     users = [np.arange(len(bounds[0]) - 1), *(_array(folder, "user") for folder in folders[1:])]
-    order, offsets = splice(users, bounds, manifest["counts"]["users"])
+    num_users, most = manifest["counts"]["users"], sum(map(len, users))
+    if not max(int(each.max(initial=-1)) for each in users) + 1 == num_users <= most:  # before memory is taken for them
+        raise ArtifactError(f"{folders[0]}: expected the users of its parts, found {shown(num_users)}; make it again")
+    order, offsets = splice(users, bounds, num_users)
 
     def column(name: str) -> EventArray:
         return SplicedArray([_array(folder, name) for folder in folders], order)

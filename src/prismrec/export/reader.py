@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from prismrec.artifact import MANIFEST, fitting_parts, read_manifest
 from prismrec.config import Config
 from prismrec.data.store import Store
-from prismrec.errors import ArtifactError
+from prismrec.errors import ArtifactError, shown
 from prismrec.export.user_encoder import OnnxUserEncoder
 from prismrec.index.faiss_index import FaissIndex
 from prismrec.toml import load_config
@@ -77,8 +77,9 @@ def _put_together(path: Path, manifest: dict[str, Any], threads: int | None) -> 
         "vectors in the index": index.num_vectors,
     }
     for name, count in found.items():
-        if count != manifest["counts"]["items"]:
-            raise ArtifactError(f"{path}: expected {manifest['counts']['items']} {name}, found {count}; export again")
+        expected = manifest["counts"]["items"]
+        if count != expected:
+            raise ArtifactError(f"{path}: expected {shown(expected)} {name}, found {count}; export again")
     return Bundle(
         path=path,
         manifest=manifest,

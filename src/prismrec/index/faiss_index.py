@@ -13,7 +13,7 @@ import faiss
 import numpy as np
 
 from prismrec.atomic import replacing_file
-from prismrec.errors import SearchIndexError
+from prismrec.errors import SearchIndexError, shown
 from prismrec.index.allowed import allowed_items, check_categories
 from prismrec.index.base import NO_ROW, Filter, best_first, check_queries, check_rows
 from prismrec.index.exact import ExactIndex
@@ -45,13 +45,14 @@ class FaissIndex:
         found = {"num_vectors": index.ntotal, "dimension": index.d}
         expected = {name: description[name] for name in found}
         if found != expected:
-            raise SearchIndexError(f"index: expected {expected}, found {found}; export the bundle again")
+            raise SearchIndexError(f"index: expected {shown(expected)}, found {found}; export the bundle again")
         check_categories(categories, index.ntotal)
         self._index = index
         self._categories = categories
         self.description = description
         if description["kind"] not in ("flat", "ivf_pq"):
-            raise SearchIndexError(f"index: expected a kind that is known, found {description['kind']!r}; export again")
+            other = shown(description["kind"])
+            raise SearchIndexError(f"index: expected a kind that is known, found {other}; export again")
 
     @classmethod
     def build(
@@ -103,7 +104,10 @@ class FaissIndex:
             index = faiss.read_index(str(path))
         except RuntimeError as error:
             raise SearchIndexError(f"{path}: expected a Faiss index; export the bundle again") from error
-        return cls(index, description, categories)
+        try:
+            return cls(index, description, categories)
+        except SearchIndexError as error:
+            raise SearchIndexError(f"{path}: {error}") from error
 
     def save(self, path: Path) -> None:
         """Write the index, without its description, to one file."""
