@@ -36,7 +36,7 @@ check: .venv/dev.stamp  ## Lint, formatting, types and import rules
 
 minimal:  ## Install the core without extras, for one Python, and run every verb: make minimal PYTHON=python3.13
 	$(PYTHON) -m venv --clear .venv-minimal
-	.venv-minimal/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "$(TORCH)" .
+	.venv-minimal/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt "$(TORCH)" .
 	.venv-minimal/bin/python -m pip check
 	.venv-minimal/bin/python tests/minimal.py
 
