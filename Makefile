@@ -15,7 +15,7 @@ FBGEMM ?= fbgemm-gpu-cpu==1.8.0
 ROUNDS ?= 60
 SEED ?= 0
 
-.PHONY: demo distributed test soak check minimal audit sbom docs format bench clean
+.PHONY: demo distributed test soak check minimal serving audit sbom docs format bench clean
 
 demo: .venv/demo.stamp  ## Train on real purchases and recommend real products
 	.venv/bin/prismrec demo
@@ -38,7 +38,14 @@ minimal:  ## Install the core without extras, for one Python, and run every verb
 	$(PYTHON) -m venv --clear .venv-minimal
 	.venv-minimal/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt "$(TORCH)" .
 	.venv-minimal/bin/python -m pip check
-	.venv-minimal/bin/python tests/minimal.py
+	.venv-minimal/bin/python tests/minimal.py .venv-minimal/made
+
+serving:  ## Install what the container of `serve` has, for one Python, and serve
+	test -d .venv-minimal/made || $(MAKE) minimal
+	$(PYTHON) -m venv --clear .venv-serving
+	.venv-serving/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --requirement deploy/requirements.txt
+	.venv-serving/bin/python -m pip install --quiet --disable-pip-version-check --no-deps .
+	.venv-serving/bin/python tests/minimal.py .venv-minimal/made
 
 audit: .venv/dev.stamp  ## Look up known vulnerabilities of the pinned dependencies
 	.venv/bin/python deploy/audit.py
@@ -61,7 +68,7 @@ bench: .venv/dev.stamp  ## Measure preparation, training and serving; results on
 	.venv/bin/python benchmarks/serving.py --work /tmp/prismrec-serving
 
 clean:  ## Remove the environment and what the demo and docs made
-	rm -rf .venv .venv-minimal demo site sbom.json
+	rm -rf .venv .venv-minimal .venv-serving demo site sbom.json
 
 .venv/torch.stamp: constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "PrismRec needs Python 3.11 or newer; run: make PYTHON=python3.12 ...")'

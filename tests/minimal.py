@@ -1,15 +1,16 @@
 """Every verb on an installation without extras: `make minimal`, with any Python from 3.11.
 
 Uses the installed package and nothing that is not among its own dependencies; prints one line for each thing that
-works, and stops at the first that does not.
+works, and stops at the first that does not. Without PyTorch, as in the container of `serve` (`make serving`), it serves
+what `make minimal` has left in the folder.
 """
 
 import importlib.util
 import json
 import platform
+import shutil
 import subprocess
 import sys
-import tempfile
 import urllib.request
 from pathlib import Path
 
@@ -61,7 +62,9 @@ def ask_server(folder: Path) -> None:
     with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as server:
         try:
             assert server.stderr is not None
-            url = server.stderr.readline().partition("served at ")[2].partition(",")[0]
+            said = server.stderr.readline()
+            assert "served at " in said, said + server.stderr.read()
+            url = said.partition("served at ")[2].partition(",")[0]
             for path, body in {
                 "events": {"user_id": 7, "events": [{"item_id": 5, "timestamp": 1_800_000_000}]},
                 "recommend": {"user_id": 7, "k": 5},
@@ -76,40 +79,46 @@ def ask_server(folder: Path) -> None:
 
 
 def main() -> None:
+    folder = Path(sys.argv[1])
+    if importlib.util.find_spec("torch") is not None:
+        try_everything_else(folder)
+    ask_server(folder)
+    say("prismrec serve")
+
+
+def try_everything_else(folder: Path) -> None:
     there = [name for name in EXTRAS if importlib.util.find_spec(name)]
     assert not there, f"expected no extras, found {there}"
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_tables(folder)
-        for command in (
-            "prepare --events events.parquet --items items.parquet --out store",
-            "plan store --nproc 2",
-            "train store --out run " + " ".join(f"--set {setting}" for setting in SETTINGS),
-            "evaluate run --split test --k 10",
-            "export run --out bundle",
-            "recommend bundle --k 10 --out recs.parquet",
-            "extend bundle --items new.parquet --out extended",
-            "append store --events later.parquet",
-            "train store --continue-from run --out next",
-            "compact store --out compacted",
-            "doctor",
-        ):
-            run(folder, command)
-            say(f"prismrec {command.split()[0]}")
-        assert len(pl.read_parquet(folder / "recs.parquet")) == 1000
-        ask_server(folder)
-        say("prismrec serve")
-        (folder / "space.toml").write_text('"train.learning_rate" = [0.001, 0.002]\n')
-        for command, extra in {
-            "tune store --space space.toml --out search": "tune",
-            "serve bundle --events redis://127.0.0.1:1/0": "redis",
-            "load bundle --to postgresql://127.0.0.1:1/x": "pgvector",
-            "load bundle --to milvus:items.db": "milvus",
-            "demo --out demo": "demo",
-        }.items():
-            said = run(folder, command, status=1)
-            assert f"prismrec[{extra}]" in said or f"make {extra}" in said, f"{command}: {said}"
-            say(f"prismrec {command.split()[0]} names the extra {extra}")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    write_tables(folder)
+    for command in (
+        "prepare --events events.parquet --items items.parquet --out store",
+        "plan store --nproc 2",
+        "train store --out run " + " ".join(f"--set {setting}" for setting in SETTINGS),
+        "evaluate run --split test --k 10",
+        "export run --out bundle",
+        "recommend bundle --k 10 --out recs.parquet",
+        "extend bundle --items new.parquet --out extended",
+        "append store --events later.parquet",
+        "train store --continue-from run --out next",
+        "compact store --out compacted",
+        "doctor",
+    ):
+        run(folder, command)
+        say(f"prismrec {command.split()[0]}")
+    assert len(pl.read_parquet(folder / "recs.parquet")) == 1000
+    (folder / "space.toml").write_text('"train.learning_rate" = [0.001, 0.002]\n')
+    for command, extra in {
+        "tune store --space space.toml --out search": "tune",
+        "serve bundle --events redis://127.0.0.1:1/0": "redis",
+        "load bundle --to postgresql://127.0.0.1:1/x": "pgvector",
+        "load bundle --to milvus:items.db": "milvus",
+        "demo --out demo": "demo",
+    }.items():
+        said = run(folder, command, status=1)
+        assert f"prismrec[{extra}]" in said or f"make {extra}" in said, f"{command}: {said}"
+        say(f"prismrec {command.split()[0]} names the extra {extra}")
 
 
 if __name__ == "__main__":
