@@ -41,7 +41,7 @@ minimal:  ## Install the core without extras, for one Python, and run every verb
 	.venv-minimal/bin/python tests/minimal.py .venv-minimal/made
 
 serving:  ## Install what the container of `serve` has, for one Python, and serve
-	test -d .venv-minimal/made || $(MAKE) minimal
+	test -f .venv-minimal/made/bundle/manifest.json || $(MAKE) minimal
 	$(PYTHON) -m venv --clear .venv-serving
 	.venv-serving/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --requirement deploy/requirements.txt
 	.venv-serving/bin/python -m pip install --quiet --disable-pip-version-check --no-deps .

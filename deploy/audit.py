@@ -1,7 +1,7 @@
 """Known vulnerabilities of the pinned dependencies: `make audit`.
 
 Asks PyPI's advisories, through pip-audit, about every version in constraints.txt; exits with 1 if there are any, and
-with 2 where not all could be looked up: nothing is known of those, which is not the same as safe.
+with 3 where not all could be looked up: nothing is known of those, which is not the same as safe.
 """
 
 import json
@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-UNKNOWN = 2
+UNKNOWN = 3
 PINNED = Path(__file__).parents[1] / "constraints.txt"
 
 
@@ -20,8 +20,8 @@ def main() -> int:
     try:
         packages = json.loads(asked.stdout)["dependencies"]
     except ValueError:
-        print(f"audit: expected an answer of pip-audit, found none; nothing was audited\n{asked.stderr[-2000:]}")
-        return UNKNOWN
+        print(f"audit: NOT AUDITED: expected an answer of pip-audit, found none\n{asked.stderr[-2000:]}")
+        return UNKNOWN if "connect" in asked.stderr.lower() else 1
     known = [package for package in packages if "vulns" in package]
     for package in known:
         for found in package["vulns"]:
@@ -31,7 +31,8 @@ def main() -> int:
     if any(package["vulns"] for package in known):
         return 1
     if len(known) < len(packages):
-        print("audit: NOT AUDITED: PyPI's advisories cannot be reached from here; run it where they can")
+        skipped = ", ".join(package["name"] for package in packages if package not in known)
+        print(f"audit: NOT AUDITED: {skipped if known else 'anything'}; run it where PyPI's advisories can be reached")
         return UNKNOWN
     return 0
 

@@ -157,6 +157,14 @@ def test_a_manifest_names_only_what_is_in_its_directory(tmp_path: Path, name: st
         read_manifest(tmp_path / "store", "store")
 
 
+def test_what_was_being_replaced_comes_back_before_it_is_looked_at(tmp_path: Path) -> None:
+    """A process was killed where directories cannot trade places; what comes next must not take the other's place."""
+    write(tmp_path / ".store.replaced.tmp", kind="run")
+    with pytest.raises(ArtifactError, match="expected a new path or an earlier store, found something else"):
+        write(tmp_path / "store")
+    read_manifest(tmp_path / "store", "run")
+
+
 def test_only_what_a_manifest_names_is_copied(tmp_path: Path) -> None:
     write(tmp_path / "store")
     (tmp_path / "secret").touch()

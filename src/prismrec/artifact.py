@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from prismrec.atomic import replacing_directory, write_json
+from prismrec.atomic import put_back, replacing_directory, write_json
 from prismrec.errors import ArtifactError, ConfigError, PrismRecError, listed_names
 
 FORMAT_VERSION = 2
@@ -35,6 +35,7 @@ def replacing_artifact(destination: Path, kind: str, within: Path | None = None)
         ArtifactError: `destination` exists and is something else.
         OSError: it cannot be written; a full or read-only disk is named by `destination`.
     """
+    put_back(destination)
     if os.path.lexists(destination) and not _replaceable(destination, kind):
         raise ArtifactError(
             f"{destination}: expected a new path or an earlier {kind}, found {_found(destination)}; choose another "

@@ -37,7 +37,7 @@ def replacing_directory(destination: Path, within: Path | None = None) -> Iterat
     Raises:
         OSError: it cannot be written; a full or read-only disk is named by `destination`.
     """
-    _put_back(destination)
+    put_back(destination)
     folder, prefix = within or destination.parent, f".{destination.name}."
     with naming_full_disk(destination):
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -47,11 +47,19 @@ def replacing_directory(destination: Path, within: Path | None = None) -> Iterat
             with _held(temporary):
                 yield temporary
                 for path in (*temporary.rglob("*"), temporary):
-                    synchronize(path)
+                    if path.is_file() or path.is_dir():
+                        synchronize(path)
                 temporary.chmod(0o755)
                 _swap(temporary, destination)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def put_back(destination: Path) -> None:
+    """Undo what a process that was killed as it replaced a directory had begun, or end it."""
+    aside = _aside(destination)
+    if aside.exists():
+        shutil.rmtree(aside) if destination.exists() else aside.rename(destination)
 
 
 @contextlib.contextmanager
@@ -132,13 +140,6 @@ def _exchange(one: Path, other: Path) -> bool:
 def _aside(destination: Path) -> Path:
     """Where a directory is for a moment, if it cannot trade places."""
     return destination.with_name(f".{destination.name}.replaced{_TEMPORARY}")
-
-
-def _put_back(destination: Path) -> None:
-    """Undo what a process that was killed in that moment had begun, or end it."""
-    aside = _aside(destination)
-    if aside.exists():
-        shutil.rmtree(aside) if destination.exists() else aside.rename(destination)
 
 
 def _remove_leftovers(folder: Path, prefix: str, pattern: str) -> None:

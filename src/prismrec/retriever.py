@@ -126,7 +126,7 @@ class Retriever:
         """
         fitted = self._fitted
         with replacing_artifact(Path(path), KIND) as directory:
-            shutil.copytree(fitted.path, directory, symlinks=True, dirs_exist_ok=True)
+            shutil.copytree(fitted.path, directory, ignore=_links, dirs_exist_ok=True)
         return Path(path)
 
     def fit(self, events: Source, items: Source | None = None) -> Self:
@@ -157,7 +157,7 @@ class Retriever:
         """
         before = self._fitted
         with self._next_state(before.pandas) as directory:
-            shutil.copytree(before.path / STORE, directory / STORE, symlinks=True)
+            shutil.copytree(before.path / STORE, directory / STORE, ignore=_links)
             append(directory / STORE, events, items, columns=self._columns(events), console=self._console)
             train(directory / STORE, directory / RUN, continue_from=before.path / RUN, console=self._console)
         return self
@@ -301,3 +301,8 @@ class Retriever:
     def _answer(self, frame: pl.DataFrame, asked: Any) -> Frame:
         says = is_pandas(asked) or isinstance(asked, pl.DataFrame | pl.LazyFrame | pl.Series)
         return as_given(frame, is_pandas(asked) if says else self._fitted.pandas)
+
+
+def _links(folder: str, names: list[str]) -> list[str]:
+    """What is not copied: it may be of another place, and nothing that PrismRec writes."""
+    return [name for name in names if (Path(folder) / name).is_symlink()]

@@ -18,7 +18,7 @@ from prismrec.evaluate.evaluator import recalls_at_k
 from prismrec.model.run import load_run
 from prismrec.train.checkpoint import load_checkpoint
 from prismrec.train.settings import resolve_config
-from prismrec.train.trainer import Trainer, choose_device, train
+from prismrec.train.trainer import Trainer, _begun_alone, choose_device, train
 
 MakeConfig = Callable[..., Config]
 QUIET = Console(quiet=True)
@@ -190,6 +190,8 @@ def test_one_training_at_a_time(store: Store, make_config: MakeConfig, tmp_path:
     before = content(run)
     with alone(run, "run"), pytest.raises(ArtifactError, match="expected a run that nobody is changing"):
         train(store.path, run, resume=True, console=QUIET)
+    with pytest.raises(ArtifactError, match="found a run begun just now"), _begun_alone(run, has_begun=False):
+        pass
     assert content(run) == before
 
 

@@ -19,7 +19,6 @@ MAX_HEAD_BYTES = 2**16
 """Of a request's address and headers together, and of trailers and whatever else is not its body."""
 _MOST_TOGETHER = 100
 _LEAST_READ = 2**16  # bytes of a long answer within `max_head_seconds`
-_TOO_MANY = (429, "too_many_requests", f"expected at most {_MOST_TOGETHER} requests sent together")
 _TOO_LARGE = (431, "headers_too_large", f"expected at most {MAX_HEAD_BYTES} bytes of address and headers")
 _MALFORMED = (400, "bad_request", "expected a request of HTTP/1.1")
 _UPGRADE = (400, "bad_request", "expected no header Upgrade with a body: let the client speak HTTP/1.1 from the start")
@@ -40,6 +39,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # tell of whatever is not taken at once
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -67,9 +67,7 @@ class Connection(HttpToolsProtocol):
             self._problem = _TOO_LARGE
         elif self.parser.should_upgrade() and {b"content-length", b"transfer-encoding"} & dict(self.headers).keys():
             self._problem = _UPGRADE  # the parser would take the body for another request
-        elif len(self.pipeline) >= _MOST_TOGETHER:
-            self._problem = _TOO_MANY
-        else:
+        elif len(self.pipeline) < _MOST_TOGETHER:  # else the connection ends after these, and nobody is told
             super().on_headers_complete()
             self.headers = []  # what follows are trailers, which are not for the application
             if not self.pipeline:

@@ -68,6 +68,8 @@ def run_server(
     family = socket.AF_INET6 if numeric else socket.AF_INET
     with contextlib.closing(opened), socket.create_server((host, port), family=family) as listener:
         name, taken = f"[{host}]" if numeric else host, listener.getsockname()[1]
+        # what the system takes in advance counts as read; by itself it would take megabytes
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**16)
         gc.collect()
         gc.freeze()
         gc.collect()  # counts what is not frozen, or the next whole collection would wait for a quarter of what is

@@ -110,7 +110,7 @@ def check_finite(modules: list[dict[str, Tensor]], step: int) -> None:
 def remove_leftovers(run: Path) -> None:
     """Remove what a process that was killed has left of files that it wrote; safetensors has names of its own."""
     for leftover in (*run.glob(".*.tmp"), *run.glob(".tmp??????")):
-        leftover.unlink()
+        leftover.unlink(missing_ok=True)
 
 
 def _without_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:

@@ -129,7 +129,7 @@ def join_ranks() -> Iterator[Ranks]:
         distributed.init_process_group(backend, store=_meet(ranks), rank=ranks.rank, world_size=size, timeout=_PATIENCE)
         yield ranks
         distributed.barrier()
-    except PrismRecError:
+    except (PrismRecError, OSError):
         distributed.destroy_process_group()  # or its threads may outlive what they need, and abort the process
         raise
     except RuntimeError as error:

@@ -109,7 +109,7 @@ def train(
         if trainer.bfloat16 and not has_bfloat16(trainer.device):
             emulates = f"train.precision='bfloat16': {trainer.device} only emulates it; float32 is many times faster"
             console.print(emulates, soft_wrap=True)
-        ranks.on_first(lambda: stack.enter_context(_begun_alone(out)))
+        ranks.on_first(lambda: stack.enter_context(_begun_alone(out, has_begun)))
         if ranks.size > 1 and not has_begun:
             # all weights are in the memory of one process, once, and go to the others as a checkpoint does
             whole = partial(Trainer, opened, out, settings, console, device=torch.device("cpu"))
@@ -126,10 +126,12 @@ def train(
 
 
 @contextlib.contextmanager
-def _begun_alone(out: Path) -> Iterator[None]:
-    """Make the run directory if need be, and keep other trainings out of it."""
+def _begun_alone(out: Path, has_begun: bool) -> Iterator[None]:
+    """Make the run directory if need be, and keep other trainings out of it, if it is as it was found."""
     out.mkdir(parents=True, exist_ok=True)
     with alone(out, KIND):
+        if (out / CONFIG).exists() != has_begun:
+            raise ArtifactError(f"{out}: expected that nobody else trains here, found a run begun just now; see to it")
         remove_leftovers(out)
         yield
 
