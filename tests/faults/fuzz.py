@@ -60,7 +60,7 @@ def _settings(content: bytes) -> object:
 
 def _values(content: bytes) -> object:
     """Values of one user in Redis."""
-    return _unpack([value for value in content.split(b"\n") if _is_event(value)], _FEATURES)
+    return _unpack([value for value in content.split(b"\n") if _is_event(len(value))], _FEATURES)
 
 
 TARGETS = {
