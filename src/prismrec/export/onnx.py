@@ -65,7 +65,7 @@ def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], pa
     """Write a module as ONNX whose inputs share a dynamic first dimension; gives the products of `_BLOCKS`."""
     batch = torch.export.Dim("batch")
     # attention is lowered to plain products and a softmax, as if the fused kernel had not been chosen
-    with _quiet(), sdpa_kernel(SDPBackend.MATH):
+    with _quiet(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         # strict tracing keeps `len(tensor)` symbolic; the default would freeze the batch size
         program = torch.export.export(
             module, (), inputs, dynamic_shapes={name: {0: batch} for name in inputs}, strict=True
