@@ -32,7 +32,7 @@ def main() -> int:
         return 1
     if len(known) < len(packages):
         skipped = ", ".join(package["name"] for package in packages if package not in known)
-        print(f"audit: NOT AUDITED: {skipped if known else 'anything'}; run it where PyPI's advisories can be reached")
+        print(f"audit: NOT AUDITED: {skipped if known else 'all of them'}; run it where PyPI's advisories can be reached")
         return UNKNOWN
     return 0
 
