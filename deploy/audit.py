@@ -31,8 +31,8 @@ def main() -> int:
     if any(package["vulns"] for package in known):
         return 1
     if len(known) < len(packages):
-        skipped = ", ".join(package["name"] for package in packages if package not in known)
-        print(f"audit: NOT AUDITED: {skipped if known else 'all of them'}; run it where PyPI's advisories can be reached")
+        skipped = ", ".join(package["name"] for package in packages if package not in known) if known else "all of them"
+        print(f"audit: NOT AUDITED: {skipped}; run it where PyPI's advisories can be reached")
         return UNKNOWN
     return 0
 
