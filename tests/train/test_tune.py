@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,14 +25,11 @@ from .conftest import group_events, group_items
 
 MakeConfig = Callable[..., Config]
 QUIET = Console(quiet=True)
-SPACE = {
-    "model.num_interests": [1, 2, 3],  # three do not divide four heads
-    "train.table_learning_rate": {"low": 0.01, "high": 1.0, "log": True},
-}
 SPACE_FILE = """
-"model.num_interests" = [1, 2, 3]
+"model.num_interests" = [1, 2, 3]  # three do not divide four heads
 "train.table_learning_rate" = {low = 0.01, high = 1.0, log = true}
 """
+SPACE = tomllib.loads(SPACE_FILE)
 TRIALS = 5
 
 
