@@ -1,5 +1,6 @@
 """Both engines give the same, on a real cluster of two workers; all that needs Ray is here, since it starts slowly."""
 
+import gc
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,10 @@ from prismrec.serve.bulk import recommend_parts
 from .conftest import EVENTS, NUM_USERS
 
 ray = pytest.importorskip("ray")
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray[.].*")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray[.].*"),
+    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),  # of a start that was given up
+]
 QUIET = Console(quiet=True)
 
 
@@ -32,6 +36,7 @@ def engine() -> Iterator[Engine]:
             break
         except Exception:  # Ray gives its node 30 s to start, whatever else the machine is doing
             ray.shutdown()
+            gc.collect()
             if not attempts_left:
                 raise
     yield open_engine("ray")
