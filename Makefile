@@ -36,14 +36,14 @@ check: .venv/dev.stamp  ## Lint, formatting, types and import rules
 
 minimal:  ## Install the core without extras, for one Python, and run every verb: make minimal PYTHON=python3.13
 	$(PYTHON) -m venv --clear .venv-minimal
-	.venv-minimal/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt "$(TORCH)" .
+	.venv-minimal/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "$(TORCH)" .
 	.venv-minimal/bin/python -m pip check
 	.venv-minimal/bin/python tests/minimal.py .venv-minimal/made
 
 serving:  ## Install what the container of `serve` has, for one Python, and serve
 	test -f .venv-minimal/made/bundle/manifest.json || $(MAKE) minimal
 	$(PYTHON) -m venv --clear .venv-serving
-	.venv-serving/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --requirement deploy/requirements.txt
+	.venv-serving/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement deploy/requirements.txt
 	.venv-serving/bin/python -m pip install --quiet --disable-pip-version-check --no-deps .
 	.venv-serving/bin/python tests/minimal.py .venv-minimal/made
 
