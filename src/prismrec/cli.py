@@ -494,9 +494,9 @@ def serve(
     # before Faiss is loaded: a search of a millisecond gains from a second thread, and loses to more that must be woken
     os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
 
-    from prismrec.serve.memory import share_arenas
+    from prismrec.serve.memory import keep_little_freed_memory
 
-    share_arenas()
+    keep_little_freed_memory()
 
     from prismrec.serve.server import run_server
     from prismrec.serve.settings import ServeConfig
