@@ -66,10 +66,7 @@ def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], pa
     batch = torch.export.Dim("batch")
     # attention is lowered to plain products and a softmax, as if the fused kernel had not been chosen
     with _quiet(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        # strict tracing keeps `len(tensor)` symbolic; the default would freeze the batch size
-        program = torch.export.export(
-            module, (), inputs, dynamic_shapes={name: {0: batch} for name in inputs}, strict=True
-        )
+        program = torch.export.export(module, (), inputs, dynamic_shapes={name: {0: batch} for name in inputs})
         # with optimize, the softmax's epsilon of 1e-8 is taken for zero and dropped: empty histories would give NaN
         exported = torch.onnx.export(
             program,
