@@ -34,7 +34,8 @@ _CREATE_INDEXES = """
 """
 _RECORD = ("fingerprint", "dimension", "categories", "finished")
 _SEARCH = """
-    SELECT "row", vector <#> %(query)s FROM {table} WHERE {condition} ORDER BY vector <#> %(query)s LIMIT %(k)s
+    SELECT "row", vector <#> %(query)s::real[]::vector AS distance FROM {table} WHERE {condition}
+    ORDER BY distance LIMIT %(k)s
 """
 
 
@@ -169,7 +170,8 @@ class PgvectorIndex:
             connection.execute(f"SET LOCAL hnsw.ef_search = {width}")
             with connection.pipeline():
                 cursors = [
-                    connection.execute(statement, {"query": query, "k": k, **values}, binary=True) for query in queries
+                    connection.execute(statement, {"query": query, "k": k, **values}, binary=True)
+                    for query in queries.tolist()
                 ]
             return [cursor.fetchall() for cursor in cursors]
 

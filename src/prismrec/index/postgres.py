@@ -115,8 +115,12 @@ class Database:
                 "start it, or correct the index URL"
             ) from error
         try:
-            connection.execute("CREATE EXTENSION IF NOT EXISTS vector" if for_long_work else _LIMIT)
-            register_vector(connection)
+            if for_long_work:
+                connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+                register_vector(connection)  # whose classes psycopg keeps for ever, so not for each search
+            else:
+                connection.execute(_LIMIT)
+                connection.execute("SELECT 'vector'::regtype")
         except psycopg.Error as error:
             connection.close()
             raise SearchIndexError(
