@@ -37,6 +37,7 @@ class ContextAttention(nn.Module):
         """[B, T, D], [B, T] bool, [B, T, D] -> [B, T]."""
         inputs = [items, context]
         if self.position is not None:
+            # not len(items), which would be a constant where the model is exported
             inputs.insert(1, self.position.expand(items.shape[0], -1, -1))
         score = of_clicks(lambda *parts: self.score(torch.tanh(self.hidden(torch.cat(parts, -1)))), mask, *inputs)
         return weighted_softmax(score.squeeze(-1), mask.to(score.dtype))
