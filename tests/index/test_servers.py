@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -247,7 +247,11 @@ def test_pgvector_searches_the_graph_and_closes_its_connections(postgres_url: st
 
 @pytest.mark.parametrize("server", ["postgres_url", "milvus_url"])
 def test_what_was_opened_leaves_nothing_behind(server: str, name: str, request: pytest.FixtureRequest) -> None:
-    """A server opens an index at every change of its bundle, for weeks; psycopg kept 40 objects of each time."""
+    """A server opens an index at every change of its bundle, for weeks; psycopg kept 40 objects of each time.
+
+    What is kept is kept every time: one of three rounds has to grow by less than an object for each index opened, so
+    that what a library's own thread makes meanwhile (Milvus in this process, an answer in the log) does not count.
+    """
     url, times = request.getfixturevalue(server), 10
     load_index(url, name, VECTORS, fingerprint="f")
 
@@ -257,8 +261,9 @@ def test_what_was_opened_leaves_nothing_behind(server: str, name: str, request: 
         gc.collect()
         return len(gc.get_objects())
 
-    before = objects_afterwards()
-    assert objects_afterwards() < before + times
+    counts = [objects_afterwards() for _ in range(4)]
+    growth = [after - before for before, after in pairwise(counts)]
+    assert min(growth) < times, growth
 
 
 def test_a_table_that_is_gone_is_reported(postgres_url: str, name: str) -> None:
