@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from polars.exceptions import PanicException
+
 from prismrec.atomic import put_back, replacing_directory, write_json
 from prismrec.errors import ArtifactError, ConfigError, PrismRecError, listed_names
 
@@ -138,6 +140,17 @@ def read_manifest(directory: Path, kind: str, *, checksums: bool = True) -> dict
     return manifest
 
 
+def listed_file(directory: Path, manifest: dict[str, Any], name: str) -> Path:
+    """A file of an artifact that is about to be opened: its manifest was read, so what it lists was checked.
+
+    Raises:
+        ArtifactError: the manifest does not list it, so that nobody knows where it comes from.
+    """
+    if name not in manifest["files"]:
+        raise ArtifactError(f"{directory / name}: expected in {MANIFEST}, which does not list it; do not trust it")
+    return directory / name
+
+
 @contextlib.contextmanager
 def fitting_parts(directory: Path, kind: str) -> Iterator[None]:
     """Let whatever goes wrong while the parts of an artifact are put together be an error of that artifact.
@@ -149,7 +162,7 @@ def fitting_parts(directory: Path, kind: str) -> Iterator[None]:
         yield
     except (PrismRecError, MemoryError):
         raise
-    except Exception as error:  # safetensors, Polars and ONNX have exceptions of their own
+    except (Exception, PanicException) as error:  # safetensors, Polars and ONNX have exceptions of their own
         reason = " ".join(str(error).split())[:300]
         raise ArtifactError(
             f"{directory}: expected a whole {kind}, could not put its parts together ({type(error).__name__}: "
@@ -193,7 +206,7 @@ def _replaceable(destination: Path, kind: str) -> bool:
         return True
     try:
         return bool(json.loads((destination / MANIFEST).read_text())["kind"] == kind)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 

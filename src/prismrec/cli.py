@@ -544,6 +544,8 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         _fail(f"{error.filename}: {reason}" if error.filename else reason, 1)
+    except MemoryError as error:
+        _fail(f"expected memory for what was asked, found too little: {str(error) or 'no more is free'}", 1)
     except SystemExit as error:
         if error.code == _INTERRUPTED:
             _fail("interrupted", _INTERRUPTED)

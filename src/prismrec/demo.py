@@ -75,12 +75,12 @@ def run_demo(out: Path, console: Console | None = None) -> Path:
 
     _heading(console, "4  Export", "a bundle that serves without PyTorch")
     bundle = export(multi, out / "bundle")
-    console.print(f"{bundle}")
+    console.print(bundle, markup=False)
 
     _heading(console, "5  Recommend", f"{HOUSEHOLDS} households")
     _show_households(Recommender.open(bundle), store, console)
     print_report(report, console)
-    console.print(f"\nReport: {multi / 'report.html'}    Serve it: prismrec serve {bundle}")
+    console.print(f"\nReport: {multi / 'report.html'}    Serve it: prismrec serve {bundle}", markup=False)
     console.print(f"{time.perf_counter() - started:,.0f} s in all")
     return bundle
 

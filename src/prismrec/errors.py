@@ -74,10 +74,13 @@ def shown(value: object) -> str:
 
 def listed_names(names: Iterable[object]) -> str:
     """Names with commas between; of many, the first, and how many more there are."""
-    texts = [_shortened(str(name)) for name in names]
+    texts = [shortened(name) for name in names]
     more = len(texts) - _MOST_NAMES
     return ", ".join(texts) if more <= 0 else f"{', '.join(texts[:_MOST_NAMES])} and {more:,} more"
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= _SHORT.maxstring else f"{text[: _SHORT.maxstring]}..."
+def shortened(value: object) -> str:
+    """A value as text that a terminal shows and does not obey; of a long one, the beginning."""
+    text = str(value)
+    cut = text if len(text) <= _SHORT.maxstring else f"{text[: _SHORT.maxstring]}..."
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in cut)

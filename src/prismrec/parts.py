@@ -111,5 +111,8 @@ def _mark(location: str) -> tuple[str, int, int] | None:
             metadata = pq.read_metadata(file)
         except pa.ArrowInvalid:
             return "", 0, 0
-    mark = json.loads((metadata.metadata or {}).get(_MARK, b"{}"))
-    return (mark["fingerprint"], mark["users"], metadata.num_rows) if "fingerprint" in mark else None
+    try:
+        mark = json.loads((metadata.metadata or {}).get(_MARK, b"{}"))
+        return str(mark["fingerprint"]), int(mark["users"]), metadata.num_rows
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None

@@ -30,7 +30,7 @@ from typing import Any, Self
 import polars as pl
 from rich.console import Console
 
-from prismrec.artifact import MANIFEST, fitting_parts, read_manifest, replacing_artifact, write_manifest
+from prismrec.artifact import MANIFEST, fitting_parts, listed_file, read_manifest, replacing_artifact, write_manifest
 from prismrec.config import Config, PrepareConfig
 from prismrec.data.append import append
 from prismrec.data.prepare import prepare
@@ -69,7 +69,8 @@ class _Fitted:
         manifest = read_manifest(path, KIND)
         with fitting_parts(path, KIND):
             pandas = manifest["frames"] == "pandas"
-        recommender = Recommender.open(path / BUNDLE)
+        places = {name: listed_file(path, manifest, f"{name}/{MANIFEST}").parent for name in (STORE, RUN, BUNDLE)}
+        recommender = Recommender.open(places[BUNDLE])
         return cls(path, recommender, ItemVectors(recommender.bundle), pandas)
 
 

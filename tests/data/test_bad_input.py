@@ -57,8 +57,8 @@ EVENTS = {
     ),
     "text that is no time": (
         column("timestamp", "2024-05-06", "2024-05-06 10:00", "May 6th"),
-        "column 'timestamp', row 3: expected seconds from 0 up (not milliseconds), or a datetime from 1970 on, "
-        "found 'May 6th'",
+        "column 'timestamp', row 3: expected seconds from 0 up (not milliseconds) in every row, or a datetime from "
+        "1970 on, found 'May 6th'",
     ),
     "no such day": (column("timestamp", "2023-02-29", "2024-02-29", "2024-02-29"), "row 1: expected seconds"),
     "float times": (

@@ -6,6 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import faiss
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,12 +23,15 @@ from prismrec.data.store import Store
 from prismrec.errors import ArtifactError, PrismRecError
 from prismrec.export.reader import open_bundle
 from prismrec.model.run import load_run, tie_to_store
+from prismrec.serve.metrics import Metrics
+from prismrec.serve.opening import open_host
+from prismrec.serve.settings import ServeConfig
 from prismrec.toml import override
 from prismrec.train.continuation import open_earlier_run
 from prismrec.train.trainer import train
 from prismrec.train.warm_start import open_older_run
 
-from ..serve.conftest import EVENTS
+from ..serve.conftest import EVENTS, NUM_ITEMS
 from .strange import fuzzed, outcome
 
 QUIET = Console(quiet=True)
@@ -157,3 +165,117 @@ def test_a_file_of_other_content(folder: Path, tried, name: str, data: st.DataOb
         for path, content in manifests.items():
             path.write_bytes(content)
     tried("files of other content")
+
+
+def read_store(path: Path) -> None:
+    store = Store.open(path)
+    assert store.users.height
+    assert store.items.height
+
+
+READ = {**OPEN, "store": read_store, "grown": read_store}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_nothing_is_opened_that_the_manifest_does_not_list(folder: Path, tmp_path: Path, name: str) -> None:
+    """Nobody has checked it, and it may be a link to anywhere."""
+    elsewhere = tmp_path / "elsewhere"
+    directory = Path(shutil.copytree(folder / name, tmp_path / name))
+    if name == "run":
+        shutil.copytree(folder / "store", tmp_path / "store")
+    manifest = json.loads((directory / MANIFEST).read_text())
+    unread = ("user_vectors.parquet", "test_start.npy" if name == "grown" else "")
+    needed = [file for file in manifest["files"] if not file.startswith("store/") and file not in unread]
+    needed += [f"store/{MANIFEST}"] * (name == "bundle")
+    assert len(needed) >= 2
+    for file in needed:
+        listed = {other: described for other, described in manifest["files"].items() if other != file}
+        replace_manifest(directory, {**manifest, "files": listed})
+        (directory / file).rename(elsewhere)
+        (directory / file).symlink_to(elsewhere)
+        with pytest.raises(ArtifactError, match=f"{file}: expected in manifest.json, which does not list it"):
+            READ[name](directory)
+        elsewhere.replace(directory / file)
+
+
+def serve(path: Path) -> None:
+    open_host(path, ServeConfig(), Metrics(), events=str(path.with_suffix(".events"))).close()
+
+
+def save(file: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    np.save(file, change(np.load(file)))
+
+
+def describe(directory: Path, **content: object) -> None:
+    """Change what a manifest says, and let all above it have its checksum."""
+    manifest = json.loads((directory / MANIFEST).read_text())
+    replace_manifest(directory, {**manifest, **content})
+
+
+def by_distance(bundle: Path) -> None:
+    vectors = open_bundle(bundle).index.vectors(np.arange(1, NUM_ITEMS + 1))
+    index = faiss.IndexFlatL2(vectors.shape[1])
+    index.add(vectors)
+    (bundle / "index.faiss").unlink()
+    faiss.write_index(index, str(bundle / "index.faiss"))
+
+
+def of_cells(bundle: Path) -> None:
+    index = json.loads((bundle / MANIFEST).read_text())["index"]
+    describe(bundle, index={**index, "kind": "ivf_pq"})
+
+
+def other_dimension(bundle: Path) -> None:
+    text = (bundle / "config.toml").read_text()
+    (bundle / "config.toml").write_text(text.replace("embedding_dim = 16", "embedding_dim = 8"))
+
+
+def nested(levels: int) -> pa.Table:
+    kind = pa.int64()
+    for _ in range(levels):
+        kind = pa.struct([("a", kind)])
+    return pa.table({"deep": pa.nulls(NUM_ITEMS, kind)})
+
+
+def nested_items(bundle: Path) -> None:
+    file = bundle / "store" / "items.parquet"
+    table = pl.read_parquet(file).to_arrow(compat_level=pl.CompatLevel.oldest())
+    pq.write_table(table.append_column("deep", nested(3000)["deep"]), file, store_schema=False)
+
+
+def without_keys(bundle: Path) -> None:
+    file = bundle / "store" / "items.parquet"
+    pl.read_parquet(file).drop("item_id").write_parquet(file)
+
+
+def fewer_users(bundle: Path) -> None:
+    file = bundle / "store" / "users.parquet"
+    pl.read_parquet(file)[:-1].write_parquet(file)
+
+
+STORED = "store: expected each user's events, of items of its catalogue, found others"
+WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
+    "distances": (by_distance, r"index\.faiss: index: expected flat for inner products, found IndexFlatL2"),
+    "cells": (of_cells, r"index\.faiss: index: expected ivf_pq for inner products, found IndexFlatIP"),
+    "another dimension": (other_dimension, "bundle: expected 8 numbers in a vector, found 16; export again"),
+    "items of no row": (lambda path: save(path / "store/item.npy", lambda rows: rows * 0 + 10**6), STORED),
+    "items of row 0": (lambda path: save(path / "store/item.npy", lambda rows: rows * 0), STORED),
+    "users backwards": (lambda path: save(path / "store/offsets.npy", lambda offsets: offsets[::-1]), STORED),
+    "fewer moments": (lambda path: save(path / "store/time.npy", lambda times: times[1:]), STORED),
+    "moments of text": (lambda path: describe(path / "store", max_time="x"), "expected seconds as max_time, found 'x'"),
+    "a moment past all": (lambda path: describe(path / "store", max_time=2**62), "expected seconds as max_time, found"),
+    "items without ids": (without_keys, "bundle: expected a whole bundle, could not put its parts together"),
+    "fewer users": (fewer_users, "bundle: expected 12 users, found 11; export again"),
+    "endless columns": (nested_items, "Parquet schema too deeply nested"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG.values(), ids=WRONG)
+def test_a_bundle_that_cannot_be_served_is_refused_when_opened(
+    folder: Path, tmp_path: Path, change: Callable[[Path], object], message: str
+) -> None:
+    path = Path(shutil.copytree(folder / "bundle", tmp_path / "bundle"))
+    change(path)
+    describe_anew(path, path / "store" / "item.npy")
+    with pytest.raises(PrismRecError, match=message):
+        serve(path)

@@ -1,5 +1,6 @@
 """Files that are not what their names say, damaged ones, and small ones that hold more than memory."""
 
+import gzip
 import io
 import os
 import random
@@ -7,6 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +116,18 @@ CSV = {
     "Parquet": (WHOLE[0], "could not be read ("),
     "a moment beyond 64 bits": (HEADER + b"1,2,99999999999999999999\n", "column 'timestamp', row 1: expected seconds"),
     "JSON": (b'[{"user_id": 1}]', "expected a column 'user_id', found only [{"),
+    "gzip": (
+        gzip.compress(HEADER + b"1,2,3\n"),
+        "could not be read (expected text, found a compressed file; unpack it",
+    ),
+    "zlib": (
+        zlib.compress(HEADER + b"1,2,3\n"),
+        "could not be read (expected text, found a compressed file; unpack it",
+    ),
+    "a word among seconds": (
+        HEADER + b"1,2,1700000000\n1,3,oops\n",
+        "column 'timestamp', row 1: expected seconds from 0 up (not milliseconds) in every row, or a datetime",
+    ),
     "an empty line": (HEADER + b"1,2,3\n\n", "column 'user_id', row 2: expected an id, found None"),
 }
 
@@ -262,3 +276,53 @@ def test_a_small_file_of_endless_events_of_a_user(tmp_path: Path) -> None:
     )
     assert taken < 1024
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_AS"), reason="needs limits of memory")
+def test_a_small_file_of_endless_ids(tmp_path: Path) -> None:
+    """4,000 times an id of 1 MiB, in a file of 12 KiB that would take 8 GiB to sort."""
+    users = pa.DictionaryArray.from_arrays(np.zeros(4000, np.int32), ["x" * 2**20])
+    table = pa.table({"user_id": users, "item_id": np.ones(4000, np.int64), "timestamp": np.arange(4000)})
+    pq.write_table(table, tmp_path / "events.parquet", compression="zstd", store_schema=False)
+    assert (tmp_path / "events.parquet").stat().st_size < 2**15
+    said, taken = prepared(tmp_path)
+    assert "column 'user_id', row 1: expected an id of at most 1,000 bytes, found 'xxxx" in said
+    assert taken < 1024
+
+
+@pytest.mark.parametrize("levels", [400, 3000])
+@pytest.mark.parametrize("verb", ["--events", "--items"])
+def test_columns_nested_without_end(tmp_path: Path, levels: int, verb: str) -> None:
+    """At 400 levels Python would give up, at 3,000 Polars, which ends the process."""
+    kind = pa.int64()
+    for _ in range(levels):
+        kind = pa.struct([("a", kind)])
+    whole(tmp_path / "events.parquet")
+    deep = pa.table({"user_id": [1], "item_id": [2], "timestamp": [3], "deep": pa.nulls(1, kind)})
+    pq.write_table(deep, tmp_path / "deep.parquet", store_schema=False)
+    tables = {"--events": tmp_path / "events.parquet"} | {verb: tmp_path / "deep.parquet"}
+    arguments = [part for pair in tables.items() for part in pair]
+    status, out, err = call("prepare", *arguments, "--out", tmp_path / "store")
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert f"{tmp_path / 'deep.parquet'}: could not be read (Parquet schema too deeply nested" in err
+
+
+def test_a_path_is_no_pattern_and_no_markup(tmp_path: Path) -> None:
+    """By themselves Polars takes `[1]` for a pattern, which here is another store, and Rich `[/x]` for markup."""
+    folder = tmp_path / "a[/x]"
+    folder.mkdir(parents=True)
+    prepare(EVENTS.with_columns(pl.lit("somebody").alias("user_id")), None, folder / "store1", console=QUIET)
+    EVENTS.write_parquet(folder / "events.parquet")
+    settings = ["model.embedding_dim=8", "train.max_steps=1", "train.batch_size=8", "train.device=cpu"]
+    train_settings = [part for setting in settings for part in ("--set", setting)]
+    for verb, *arguments in (
+        ("prepare", "--events", folder / "events.parquet", "--out", folder / "store[1]"),
+        ("train", folder / "store[1]", "--out", folder / "run[*?]", *train_settings),
+        ("train", folder / "store[1]", "--out", folder / "r2", "--warm-start", folder / "run[*?]", *train_settings),
+        ("export", folder / "run[*?]", "--out", folder / "bundle[1]"),
+        ("recommend", folder / "bundle[1]", "--out", folder / "recs.parquet", "--k", 3),
+    ):
+        status, _, err = call(verb, *arguments)
+        assert status == 0, err
+    assert set(Store.open(folder / "store[1]").user_ids) == set(EVENTS["user_id"])
+    assert set(pl.read_parquet(folder / "recs.parquet", glob=False)["user_id"]) == set(EVENTS["user_id"])

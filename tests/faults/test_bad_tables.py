@@ -1,7 +1,9 @@
 """Strange columns in tables of events and items: a right store, or one short line that says where and what."""
 
+import io
 import math
 import shutil
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -171,6 +173,23 @@ LITERAL = {
 def test_what_is_said(tmp_path: Path, columns, message) -> None:
     events = EVENTS.with_columns(**{name: pl.Series(values, strict=False) for name, values in columns.items()})
     assert message in str(prepared(tmp_path, events))
+
+
+def test_a_terminal_obeys_no_name_of_a_column(tmp_path: Path) -> None:
+    message = str(prepared(tmp_path, EVENTS.rename({"timestamp": "time\x1b[31m\u202e\n"})))
+    assert "found only user_id, item_id, time\\x1b[31m\\u202e\\n; say which one it is" in message
+
+
+@pytest.mark.parametrize("ahead", [0, 1000])
+def test_an_event_of_the_future_is_told_of(tmp_path: Path, ahead: int) -> None:
+    """It is the present of everybody's recommendations, which would be others without it."""
+    said = io.StringIO()
+    newest = pl.Series([10, 20, 30, int(time.time()) + 86_400 * ahead])
+    store = prepare(EVENTS.with_columns(timestamp=newest), None, tmp_path / "store", console=Console(file=said))
+    assert ("warning: the newest event is 1,000 days in the future" in said.getvalue()) == bool(ahead)
+    said.truncate(0)
+    append(store.path, EVENTS.with_columns(timestamp=newest + 1)[3:], console=Console(file=said))
+    assert ("warning: the newest event is 1,000 days in the future" in said.getvalue()) == bool(ahead)
 
 
 def test_a_context_feature_may_be_called_row(tmp_path: Path) -> None:

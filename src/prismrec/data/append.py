@@ -32,7 +32,7 @@ from prismrec.data.columns import column_keys
 from prismrec.data.events import event_columns, open_source, same_ids
 from prismrec.data.more_items import aligned_keys, read_more_items
 from prismrec.data.newer import without_left_out
-from prismrec.data.prepare import listed
+from prismrec.data.prepare import listed, of_future
 from prismrec.data.schema import DWELL, ITEM, TIME, UNIFORM, USER, WEIGHT
 from prismrec.data.sequences import Sequences, Survey, survey, write_sequences
 from prismrec.data.split import count_splits, split_moments
@@ -256,5 +256,6 @@ def _print_summary(console: Console, before: Store, store: Store, dropped: Count
         f"{counts['test_events']:,} test) in {store.num_parts + 1} pieces",
         f"  new events left out: {listed(dropped)}",
         f"  {seconds:.1f} s",
+        *of_future(store.manifest["max_time"]),
     ]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import polars as pl
 
 from prismrec.data.schema import TITLE, stable_keys
-from prismrec.errors import DataError, shown
+from prismrec.errors import DataError, shortened, shown
 
 MAX_VALUES = 64
+MAX_ID = 1_000  # bytes
 LATEST = 253_402_300_799  # the last second of the year 9999; later ones are milliseconds
 _DATE, _ZONE = r"^\d{4}-\d\d-\d\d$", r"(Z|[+-]\d\d(:?\d\d)?)$"
+_OF_TEXT = f" of at most {MAX_ID:,} bytes"
 _FORMATS = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M%#z")
 
 
@@ -30,15 +32,20 @@ class Column:
 
 
 def id_column(table: str, name: str, dtype: pl.DataType) -> Column:
-    """Ids: integers of up to 64 bits, or text; never null."""
+    """Ids: integers of up to 64 bits, or text of up to 1,000 bytes; never null."""
     column = pl.col(name)
     if isinstance(dtype, pl.Categorical | pl.Enum):
         column = column.cast(pl.String)
     elif not (_is_integer(dtype) or dtype in (pl.String, pl.Null)):
         raise DataError(
-            f"{table}: column {shown(name)}: expected integer or text ids, found {dtype}; convert the column"
+            f"{table}: column {shown(name)}: expected integer or text ids, found {shortened(dtype)}; convert the column"
         )
-    return Column(name, column, column.is_null(), "an id")
+    return Column(name, column, is_no_id(column, dtype), f"an id{_OF_TEXT if dtype == pl.String else ''}")
+
+
+def is_no_id(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Whether there is none, or text so long that a small file of it, repeated, would not fit memory."""
+    return column.is_null() | (column.str.len_bytes() > MAX_ID) if dtype == pl.String else column.is_null()
 
 
 def time_column(table: str, name: str, dtype: pl.DataType) -> Column:
@@ -52,10 +59,11 @@ def time_column(table: str, name: str, dtype: pl.DataType) -> Column:
         seconds = column.cast(pl.Int64, strict=False)
     else:
         raise DataError(
-            f"{table}: column {shown(name)}: expected whole seconds, datetimes or ISO 8601 text, found {dtype}; "
-            "convert the column"
+            f"{table}: column {shown(name)}: expected whole seconds, datetimes or ISO 8601 text, found "
+            f"{shortened(dtype)}; convert the column"
         )
-    expected = "seconds from 0 up (not milliseconds), or a datetime from 1970 on"
+    everywhere = " in every row" if dtype == pl.String else ""  # one that is none makes a column of CSV text
+    expected = f"seconds from 0 up (not milliseconds){everywhere}, or a datetime from 1970 on"
     return Column(name, seconds.alias(name), ~seconds.is_between(0, LATEST), expected)
 
 
@@ -108,7 +116,7 @@ def feature_column(table: str, name: str, dtype: pl.DataType, remedy: str) -> Co
     elif dtype == pl.Null:
         column = column.cast(pl.Int64)
     elif not (_is_integer(dtype) or dtype in (pl.String, pl.Boolean)):
-        raise DataError(f"{table}: column {shown(name)}: expected {expected}, found {dtype}")
+        raise DataError(f"{table}: column {shown(name)}: expected {expected}, found {shortened(dtype)}")
     return Column(name, column, pl.lit(False), expected)
 
 
@@ -121,8 +129,8 @@ def item_feature_column(table: str, name: str, dtype: pl.DataType, remedy: str) 
         inner = pl.String()
     if not (_is_integer(inner) or inner in (pl.String, pl.Null)):  # type: ignore[arg-type]
         raise DataError(
-            f"{table}: column {shown(name)}: expected lists of integers or text as ids, found {dtype}; convert, or "
-            f"{remedy}"
+            f"{table}: column {shown(name)}: expected lists of integers or text as ids, found {shortened(dtype)}; "
+            f"convert, or {remedy}"
         )
     inner = pl.Int64() if inner == pl.Null else inner
     values = pl.col(name).cast(pl.List(inner)).list.drop_nulls().list.unique(maintain_order=True)
@@ -135,10 +143,12 @@ def shown_column(table: str, name: str, dtype: pl.DataType) -> None:
     """Refuse a column that answers cannot show: `title` is one value of JSON, others may be anything in a file."""
     one_value = dtype.is_integer() or dtype.is_float() or isinstance(dtype, pl.Categorical | pl.Enum)
     if name == TITLE and not (one_value or dtype in (pl.String, pl.Boolean, pl.Null)):
-        raise DataError(f"{table}: column {shown(name)}: expected text to show, found {dtype}; convert the column")
+        raise DataError(
+            f"{table}: column {shown(name)}: expected text to show, found {shortened(dtype)}; convert the column"
+        )
     if dtype in (pl.Object, pl.Int128, pl.UInt128):
         raise DataError(
-            f"{table}: column {shown(name)}: expected values to write to a file, found {dtype}; convert them"
+            f"{table}: column {shown(name)}: expected values to write to a file, found {shortened(dtype)}; convert them"
         )
 
 
@@ -164,7 +174,9 @@ def _is_integer(dtype: pl.DataType) -> bool:
 
 def _number(table: str, name: str, dtype: pl.DataType) -> pl.Expr:
     if not (dtype.is_numeric() or dtype in (pl.String, pl.Null)):
-        raise DataError(f"{table}: column {shown(name)}: expected numbers, found {dtype}; convert the column")
+        raise DataError(
+            f"{table}: column {shown(name)}: expected numbers, found {shortened(dtype)}; convert the column"
+        )
     return pl.col(name).cast(pl.Float64, strict=False)
 
 

@@ -157,8 +157,20 @@ def _print_summary(console: Console, store: Store, total: int, seconds: float) -
         f"  {counts['users_only_in_training']:,} users have events for training only",
         f"  events left out: {listed(dropped)}",
         f"  {total:,} events read in {seconds:.1f} s, {total / seconds:,.0f} a second",
+        *of_future(store.manifest["max_time"]),
     ]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def of_future(newest: int) -> list[str]:
+    """A warning, if the newest event is of after tomorrow: it is the present of every user's recommendations."""
+    days = (newest - time.time()) / 86_400
+    if days < 1:
+        return []
+    return [
+        f"  warning: the newest event is {days:,.0f} days in the future, from where all histories are seen; leave it "
+        "out if it is a mistake"
+    ]
 
 
 def listed(dropped: dict[str, int]) -> str:

@@ -20,6 +20,7 @@ import pyarrow as pa
 from prismrec.config import PrepareConfig
 from prismrec.data.catalogue import ROW, Catalogue
 from prismrec.data.columns import Column, column_keys
+from prismrec.data.parquet import read_parquet
 from prismrec.data.schema import DWELL, ITEM, TIME, UNIFORM, USER, WEIGHT, Schema
 from prismrec.data.tables import Table
 from prismrec.errors import DataError, shown
@@ -83,7 +84,7 @@ def survey(events: Table, columns: list[Column], with_items: bool, shop: Worksho
         ids[USER].gather(chosen).implode().to_frame().with_columns(items.implode()).write_parquet(out)
 
     files = shop.make_numbered("survey", _count(total, _PART_EVENTS), lambda: survey_one)
-    found = pl.read_parquet(files)
+    found = read_parquet(files)
     users = found[USER].explode(empty_as_null=False).sort()
     _refuse_many(events.name, users, stride)
     buckets = _count(total, _BUCKET_EVENTS)
@@ -129,7 +130,7 @@ def write_sequences(
     catalogue.rows.write_parquet(rows_file)
 
     def open_deal() -> Callable[[int, Path], None]:
-        rows = pl.read_parquet(rows_file)
+        rows = read_parquet(rows_file)
 
         def deal(place: int, out: Path) -> None:
             part = events.part(place * _PART_EVENTS, _PART_EVENTS)
@@ -183,7 +184,7 @@ def _assemble(files: list[Path], schema: Schema, directory: Path) -> Sequences:
     users, lengths, dropped = [], [np.zeros(1, np.int64)], Counter[str]()
     with _arrays(directory, schema) as arrays:
         for bucket, file in enumerate(files):
-            users.append(pl.read_parquet(file.with_name(f"users-{bucket:05d}")))
+            users.append(read_parquet(file.with_name(f"users-{bucket:05d}")))
             with np.load(file) as sorted_events:
                 for name, array in arrays.items():
                     array.append(sorted_events[name])

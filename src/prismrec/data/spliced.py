@@ -62,7 +62,7 @@ class SplicedArray:
     """A read-only array [N, ...] of events in pieces; indexing by positions, a slice or one number gives arrays."""
 
     def __init__(self, pieces: Sequence[np.ndarray], order: Splice) -> None:
-        self._pieces = pieces
+        self.pieces = pieces
         self._order = order
         self.shape = (sum(map(len, pieces)), *pieces[0].shape[1:])
         self.dtype = pieces[0].dtype
@@ -77,11 +77,11 @@ class SplicedArray:
         if not positions.ndim:
             return self[positions[None]][0]
         piece, row = self._order.locate(np.where(positions < 0, positions + len(self), positions))
-        found = self._pieces[0][np.where(piece == 0, row, 0)]
-        for number in range(1, len(self._pieces)):
+        found = self.pieces[0][np.where(piece == 0, row, 0)]
+        for number in range(1, len(self.pieces)):
             inside = piece == number
             if inside.any():
-                found[inside] = self._pieces[number][row[inside]]
+                found[inside] = self.pieces[number][row[inside]]
         return found
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -98,7 +98,7 @@ class SplicedArray:
         row = order.row[runs] + start - order.start[runs]
         size = np.diff(np.append(start, last))
         out = np.empty((int(size.sum()), *self.shape[1:]), self.dtype)
-        for number, piece in enumerate(self._pieces):
+        for number, piece in enumerate(self.pieces):
             mine = order.piece[runs] == number
             to, source = start[mine] - first, row[mine]
             out[flat_ranges(to, to + size[mine])] = piece[flat_ranges(source, source + size[mine])]
@@ -107,3 +107,8 @@ class SplicedArray:
 
 EventArray = np.ndarray | SplicedArray
 """A column of a store's events."""
+
+
+def pieces_of(column: EventArray) -> Sequence[np.ndarray]:
+    """What a column consists of, in the order in which it was appended."""
+    return [column] if isinstance(column, np.ndarray) else column.pieces

@@ -28,16 +28,19 @@ state only; rows of users and items stay.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
-from prismrec.artifact import fitting_parts, read_manifest
+from prismrec.artifact import fitting_parts, listed_file, read_manifest
+from prismrec.data.columns import LATEST
+from prismrec.data.parquet import read_parquet
 from prismrec.data.ranges import flat_ranges
 from prismrec.data.schema import ITEM, USER, Schema
-from prismrec.data.spliced import EventArray, SplicedArray, splice
+from prismrec.data.spliced import EventArray, SplicedArray, pieces_of, splice
 from prismrec.data.split import starts_at
 from prismrec.errors import ArtifactError, shown
 
@@ -77,14 +80,19 @@ class Store:
         """
         manifest = read_manifest(path, KIND, checksums=checksums)
         with fitting_parts(path, KIND):
-            return cls.view(path, manifest)
+            store = cls.view(path, manifest)
+            if checksums:
+                _check_events(store)
+            return store
 
     @classmethod
     def view(cls, path: Path, manifest: dict[str, Any]) -> "Store":
         """The store that a manifest describes, without a check."""
         schema = Schema.model_validate(manifest["schema"])
+        if not isinstance(newest := manifest["max_time"], int) or not 0 <= newest <= LATEST:
+            raise ArtifactError(f"{path}: expected seconds as max_time, found {shown(newest)}; make the store again")
         folders = _folders(path, manifest)
-        small, column = _plain(path) if len(folders) == 1 else _spliced(folders, manifest)
+        small, column = _plain(folders[0]) if len(folders) == 1 else _spliced(path, folders, manifest)
         return cls(
             path=path,
             manifest=manifest,
@@ -161,7 +169,7 @@ class Store:
         return np.bincount(self.item[flat_ranges(*self.split_bounds("train"))], minlength=self.num_items + 1)
 
     def _table(self, name: str) -> pl.DataFrame:
-        return pl.concat([pl.read_parquet(folder / f"{name}.parquet") for folder in _folders(self.path, self.manifest)])
+        return read_parquet([folder(f"{name}.parquet") for folder in _folders(self.path, self.manifest)])
 
 
 def part_name(number: int) -> str:
@@ -178,32 +186,55 @@ def earlier_manifest(manifest: dict[str, Any], num_parts: int) -> dict[str, Any]
     return written | states[-1] | ({"states": states} if num_parts else {})
 
 
-def _folders(path: Path, manifest: dict[str, Any]) -> list[Path]:
+def _check_events(store: Store) -> None:
+    """Refuse arrays that are each as written, but not of one store: none of its readers looks again."""
+    bounds = (store.offsets[:-1], store.valid_start, store.test_start, store.offsets[1:])
+    in_order = store.offsets[0] == 0 and all(bool((before <= after).all()) for before, after in pairwise(bounds))
+    columns = (store.time, store.dwell, store.weight, store.context, store.uniform)
+    lengths = {int(store.offsets[-1]), store.num_events, *(len(column) for column in columns if column is not None)}
+    pieces = [piece for piece in pieces_of(store.item) if len(piece)]
+    known = all(piece.min() >= 1 and piece.max() <= store.num_items for piece in pieces)
+    if not in_order or len(lengths) > 1 or not known:
+        raise ArtifactError(
+            f"{store.path}: expected each user's events, of items of its catalogue, found others; make it again"
+        )
+
+
+_Folder = Callable[[str], Path]
+"""Gives the file of a name in the store, or in one of its parts, that the manifest lists."""
+
+
+def _folders(path: Path, manifest: dict[str, Any]) -> list[_Folder]:
     """The directory of the store, then those of its parts."""
     num_parts = max(len(manifest.get("states", ())) - 1, 0)
-    return [path, *(path / part_name(number) for number in range(1, num_parts + 1))]
+    names = ["", *(f"{part_name(number)}/" for number in range(1, num_parts + 1))]
+
+    def folder(prefix: str) -> _Folder:
+        return lambda name: listed_file(path, manifest, prefix + name)
+
+    return [folder(name) for name in names]
 
 
-def _array(folder: Path, name: str) -> np.ndarray:
+def _array(folder: _Folder, name: str) -> np.ndarray:
     # as a plain view: slices of np.memmap itself cost several times as much
-    return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
+    return np.asarray(np.load(folder(f"{name}.npy"), mmap_mode="r"))
 
 
-def _plain(folder: Path) -> tuple[dict[str, np.ndarray], Callable[[str], EventArray]]:
+def _plain(folder: _Folder) -> tuple[dict[str, np.ndarray], Callable[[str], EventArray]]:
     """The small arrays of a store without parts, and what gives its columns."""
     small = {name: _array(folder, name) for name in ("item_features", "offsets", "valid_start", "test_start")}
     return small, partial(_array, folder)
 
 
 def _spliced(
-    folders: list[Path], manifest: dict[str, Any]
+    path: Path, folders: list[_Folder], manifest: dict[str, Any]
 ) -> tuple[dict[str, np.ndarray], Callable[[str], EventArray]]:
     """Likewise of a store with parts."""
     bounds = [_array(folder, "offsets") for folder in folders]
     users = [np.arange(len(bounds[0]) - 1), *(_array(folder, "user") for folder in folders[1:])]
     num_users, most = manifest["counts"]["users"], sum(map(len, users))
     if not max(int(each.max(initial=-1)) for each in users) + 1 == num_users <= most:  # before memory is taken for them
-        raise ArtifactError(f"{folders[0]}: expected the users of its parts, found {shown(num_users)}; make it again")
+        raise ArtifactError(f"{path}: expected the users of its parts, found {shown(num_users)}; make it again")
     order, offsets = splice(users, bounds, num_users)
 
     def column(name: str) -> EventArray:

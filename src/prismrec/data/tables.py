@@ -16,6 +16,7 @@ import polars as pl
 
 from prismrec.data.columns import LATEST, Column
 from prismrec.data.files import find_files
+from prismrec.data.parquet import scan_parquet
 from prismrec.errors import DataError, listed_names, shown
 
 Source = Path | str | pl.DataFrame | pl.LazyFrame | Any
@@ -24,6 +25,7 @@ Source = Path | str | pl.DataFrame | pl.LazyFrame | Any
 UNREADABLE = (pl.exceptions.PolarsError, ValueError, TypeError, OverflowError, NotImplementedError)  # of Arrow, too
 _DAMAGE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)  # Polars panics at some Parquet
 _EARLIEST = -62_135_596_800  # the first second of the year 1
+_PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\x78\x01", b"\x78\x9c", b"\x78\xda")  # gzip, Zstandard, zlib
 _LONGEST = 500  # characters of another library's message
 _INTEGER = r"^(0|-?[1-9]\d{0,17})$"  # no leading zeros: "007" is a name
 
@@ -77,7 +79,8 @@ class Table:
         ends = list(itertools.accumulate(self.lengths))
         begins = [end - length for end, length in zip(ends, self.lengths, strict=True)]
         held = [place for place, end in enumerate(ends) if end > start and begins[place] < start + rows]
-        frame = _scan(tuple(self.files[place] for place in held)).slice(start - begins[held[0]], rows)
+        with self.reading():
+            frame = _scan(tuple(self.files[place] for place in held)).slice(start - begins[held[0]], rows)
         for step in self.steps:
             frame = step(frame)
         return replace(self, frame=frame, first_row=start)
@@ -174,7 +177,9 @@ def open_files(files: tuple[Path, ...], name: str, file_names: tuple[str, ...]) 
     Raises:
         DataError: a file cannot be read.
     """
-    table = Table(name, _scan(files), files, file_names)
+    table = Table(name, pl.LazyFrame(), files, file_names)
+    with table.reading():
+        table = replace(table, frame=_scan(files))
     return _with_integers(table) if table.is_csv else table
 
 
@@ -256,15 +261,25 @@ def require(table: Table, names: tuple[str, ...]) -> None:
 
 def csv_to_parquet(file: Path, name: str, out: Path) -> None:
     """Write a CSV file as Parquet, every column text, in a stream; it has this name in messages."""
-    with Table(name, _scan(file), (file,), (name,)).reading():
+    with Table(name, pl.LazyFrame(), (file,), (name,)).reading():
         _scan(file).sink_parquet(out, compression="lz4")
 
 
 def _scan(files: Path | tuple[Path, ...]) -> pl.LazyFrame:
     paths = [files] if isinstance(files, Path) else list(files)
     if paths[0].suffix == ".csv":
+        for path in paths:
+            _refuse_packed(path)
         return pl.scan_csv(paths, infer_schema=False, glob=False)
-    return pl.scan_parquet(paths, glob=False)
+    return scan_parquet(paths)
+
+
+def _refuse_packed(path: Path) -> None:
+    """Refuse a compressed file: Polars would unpack all of it at once, however much that is."""
+    with path.open("rb") as file:
+        begins = file.read(4)
+    if begins.startswith(_PACKED):
+        raise pl.exceptions.ComputeError("expected text, found a compressed file; unpack it first")
 
 
 def _with_integers(table: Table) -> Table:

@@ -13,6 +13,7 @@ import polars as pl
 
 from prismrec.artifact import MANIFEST, copy_files, manifest_content, replacing_artifact, write_manifest
 from prismrec.data import store as stores
+from prismrec.data.parquet import read_parquet
 from prismrec.data.schema import ITEM
 from prismrec.data.store import Store
 from prismrec.data.tables import Source
@@ -42,7 +43,7 @@ def extend(bundle: Path, items: Source, out: Path) -> Path:
     opened = open_bundle(bundle)
     store, config, manifest = opened.store, opened.config, opened.manifest
     new = read_new_items(items, store)
-    vectors = pl.read_parquet(bundle / ITEM_VECTORS)["vector"].to_numpy()
+    vectors = read_parquet(bundle / ITEM_VECTORS)["vector"].to_numpy()
     vectors = np.concatenate([vectors, new_vectors(opened, new)])
     histories = sample_histories(store, config)
     interests = opened.encoder.encode(histories, store.item_features).vectors

@@ -14,24 +14,27 @@ store/                 a copy of the prepared store: catalogue, and histories of
 
 import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 
-from prismrec.artifact import MANIFEST, fitting_parts, read_manifest
+from prismrec.artifact import MANIFEST, fitting_parts, listed_file, read_manifest
 from prismrec.config import Config
 from prismrec.data.store import Store
 from prismrec.errors import ArtifactError, shown
-from prismrec.export.user_encoder import OnnxUserEncoder
+from prismrec.export.user_encoder import OnnxUserEncoder, stored_histories
 from prismrec.index.faiss_index import FaissIndex
+from prismrec.index.merge import retrieve
 from prismrec.toml import load_config
 
 KIND = "bundle"
 CONFIG, WEIGHTS = "config.toml", "model.safetensors"
 USER_ENCODER, ITEM_ENCODER = "user_encoder.onnx", "item_encoder.onnx"
 ITEM_VECTORS, USER_VECTORS, INDEX, STORE = "item_vectors.parquet", "user_vectors.parquet", "index.faiss", "store"
+_TRIED = 8  # users
 
 
 @dataclass(frozen=True)
@@ -69,25 +72,34 @@ def open_bundle(path: Path, threads: int | None = None) -> Bundle:
 
 
 def _put_together(path: Path, manifest: dict[str, Any], threads: int | None) -> Bundle:
-    store = Store.open(path / STORE)
-    index = FaissIndex.load(path / INDEX, manifest["index"], store.item_categories)
+    listed = partial(listed_file, path, manifest)
+    store = Store.open(listed(f"{STORE}/{MANIFEST}").parent)
+    config = load_config(listed(CONFIG))
+    index = FaissIndex.load(listed(INDEX), manifest["index"], store.item_categories)
+    for name in (WEIGHTS, ITEM_ENCODER, *(data.name for data in path.glob("*.onnx.data"))):
+        listed(name)  # what is opened later, or by ONNX Runtime
+    items = manifest["counts"]["items"]
     found = {
-        "items in the store": store.num_items,
-        "item vectors": pq.read_metadata(path / ITEM_VECTORS).num_rows,
-        "vectors in the index": index.num_vectors,
+        "items in the store": (store.num_items, items),
+        "items": (store.items.height, items),
+        "item vectors": (pq.read_metadata(listed(ITEM_VECTORS)).num_rows, items),
+        "vectors in the index": (index.num_vectors, items),
+        "users": (store.users.height, store.num_users),
+        "numbers in a vector": (manifest["index"]["dimension"], config.model.embedding_dim + bool(config.popularity)),
     }
-    for name, count in found.items():
-        expected = manifest["counts"]["items"]
+    for name, (count, expected) in found.items():
         if count != expected:
-            raise ArtifactError(f"{path}: expected {shown(expected)} {name}, found {count}; export again")
-    return Bundle(
-        path=path,
-        manifest=manifest,
-        config=load_config(path / CONFIG),
-        store=store,
-        encoder=OnnxUserEncoder(path / USER_ENCODER, threads),
-        index=index,
-    )
+            raise ArtifactError(f"{path}: expected {shown(expected)} {name}, found {shown(count)}; export again")
+    bundle = Bundle(path, manifest, config, store, OnnxUserEncoder(listed(USER_ENCODER), threads), index)
+    _try(bundle)
+    return bundle
+
+
+def _try(bundle: Bundle) -> None:
+    """Recommend something to somebody, so that parts that do not fit one another are found now and not by a user."""
+    store, users = bundle.store, np.arange(min(_TRIED, bundle.store.num_users))
+    histories = stored_histories(store, users, store.manifest["max_time"], bundle.config.history)
+    retrieve(bundle.index, bundle.encoder.encode(histories, store.item_features).vectors, 1)
 
 
 def open_once(path: Path) -> Bundle:

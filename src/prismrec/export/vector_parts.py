@@ -7,9 +7,9 @@ or in an object store. A killed call goes on with the parts that are left when i
 from collections.abc import Callable
 from pathlib import Path
 
-import polars as pl
 from rich.console import Console
 
+from prismrec.data.parquet import scan_parquet
 from prismrec.data.schema import ITEM
 from prismrec.engine import Engine
 from prismrec.export.reader import CONFIG, ITEM_VECTORS, STORE, USER_ENCODER, open_once
@@ -31,7 +31,7 @@ def write_vector_parts(bundle: Path, out: str, engine: Engine, console: Console)
     checksums = {name: described["sha256"] for name, described in opened.manifest["files"].items()}
 
     def open_items() -> Callable[[range], Tables]:
-        vectors = pl.scan_parquet(open_once(bundle).path / ITEM_VECTORS)
+        vectors = scan_parquet(open_once(bundle).path / ITEM_VECTORS)
 
         def items(rows: range) -> Tables:
             frame = vectors.slice(rows.start, len(rows)).collect()

@@ -53,6 +53,9 @@ class FaissIndex:
         if description["kind"] not in ("flat", "ivf_pq"):
             other = shown(description["kind"])
             raise SearchIndexError(f"index: expected a kind that is known, found {other}; export again")
+        if not _is_of_kind(index, description["kind"]):
+            kind, found_kind = description["kind"], type(index).__name__
+            raise SearchIndexError(f"index: expected {kind} for inner products, found {found_kind}; export again")
 
     @classmethod
     def build(
@@ -165,6 +168,17 @@ class FaissIndex:
     def _search_exactly(self, queries: np.ndarray, k: int, selector: Any) -> Any:
         flat = faiss.downcast_index(self._index.refine_index)
         return flat.search(queries, k, params=faiss.SearchParameters(sel=selector))
+
+
+def _is_of_kind(index: Any, kind: str) -> bool:
+    """Whether Faiss read what `build` makes: another index has other scores, or takes other parameters."""
+    if kind == "flat":
+        return isinstance(index, faiss.IndexFlatIP)
+    if not isinstance(index, faiss.IndexRefineFlat):
+        return False
+    cells, vectors = faiss.downcast_index(index.base_index), faiss.downcast_index(index.refine_index)
+    of_products = index.metric_type == cells.metric_type == faiss.METRIC_INNER_PRODUCT
+    return of_products and isinstance(cells, faiss.IndexIVFPQFastScan) and isinstance(vectors, faiss.IndexFlatIP)
 
 
 def _selector(allowed: np.ndarray) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from prismrec.artifact import fitting_parts, read_manifest, replace_manifest, write_manifest
+from prismrec.artifact import fitting_parts, listed_file, read_manifest, replace_manifest, write_manifest
 from prismrec.atomic import replacing_file
 from prismrec.config import Config
 from prismrec.data.schema import Schema
@@ -105,7 +105,7 @@ def load_run(path: Path, store: Path | None = None, popularity: float | None = N
         ArtifactError: the run or its store is missing or damaged, or the store is another one.
     """
     manifest = read_manifest(path, KIND)
-    config = load_config(path / CONFIG)
+    config = load_config(listed_file(path, manifest, CONFIG))
     with fitting_parts(path, KIND):
         return _put_together(path, manifest, config, store or path / manifest["store"], popularity)
 
@@ -118,5 +118,5 @@ def _put_together(path: Path, manifest: dict[str, Any], config: Config, store: P
     if popularity is not None:
         config = parse_config({**config.model_dump(mode="json"), "popularity": popularity}, "popularity")
     model = build_model(config, opened.schema)
-    model.load_state_dict(load_file(path / WEIGHTS))
+    model.load_state_dict(load_file(listed_file(path, manifest, WEIGHTS)))
     return Run(path, manifest, config, opened, model.eval())

@@ -3,6 +3,7 @@
 Takes a service; gives answers with ids as text. The map and the interests of users are made when first asked for.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from threading import Lock
@@ -43,6 +44,7 @@ SAMPLE_USERS = 5_000
 _FOUND = 20  # users or items of an answer
 _NEIGHBOURS = 10
 _CLOSEST = 5
+_INTEGER = re.compile(r"-?[0-9]{1,20}")
 
 
 class Explorer:
@@ -228,10 +230,7 @@ def _original(text: str, ids: pl.Series, name: str) -> int | str:
     """
     if ids.dtype == pl.String:
         return text
-    try:
-        number = int(text)
-    except ValueError:
-        number = 2**64
+    number = int(text) if _INTEGER.fullmatch(text) else 2**64
     if not -(2**63) <= number < 2**64:
         raise DataError(f"{name}: expected an integer, found {text[:100]!r}")
     return number

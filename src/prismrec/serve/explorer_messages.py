@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 
-from prismrec.serve.messages import CategoryShare, EventReference, Listed, Merge, Shown, check_fields
+from prismrec.serve.messages import CategoryShare, Count, EventReference, Flag, Listed, Merge, Shown, check_fields
 
 Id = Annotated[str, Field(max_length=1000)]
 Point = tuple[float, float]
@@ -20,10 +20,10 @@ class ExploreQuery(BaseModel):
     """Without one, the added events are all that there is."""
     added: Listed[EventReference[Id]] = []
     removed: Listed[EventReference[Id]] = []
-    k: int = Field(20, ge=1)
+    k: Count = Field(20, ge=1)
     merge: Merge = "maximum"
-    diversity: float = Field(0.0, ge=0, le=1)
-    include_seen: bool = False
+    diversity: Annotated[float, Strict()] = Field(0.0, ge=0, le=1)
+    include_seen: Flag = False
 
 
 class FoundUser(BaseModel):

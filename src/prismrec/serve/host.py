@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from prismrec.artifact import read_manifest
+from prismrec.artifact import fitting_parts, read_manifest
 from prismrec.data.schema import ITEM, USER
 from prismrec.data.store import Store
 from prismrec.errors import ArtifactError, PrismRecError
@@ -116,8 +116,9 @@ class Host:
         if hasattr(self, "current"):
             _check_same_types(self.current.service, service)
         settings = service.settings
-        for size in _WARMING:
-            service.recommend(service.sample_queries(size))
+        with fitting_parts(path, KIND):
+            for size in _WARMING:
+                service.recommend(service.sample_queries(size))
         batcher = Batcher(
             service.recommend,
             settings.encoder_batch,

@@ -22,6 +22,7 @@ Shown = int | float | str | bool | None
 Merge = Literal["maximum", "quota", "reciprocal_rank_fusion"]
 Flag = Annotated[bool, Strict()]
 Count = Annotated[int, Strict()]
+_Text = Annotated[str, Strict(), Field(min_length=0)]  # any length, but no half of a surrogate pair
 Seconds = Annotated[int, Strict(), Field(ge=0, le=253_402_300_799)]  # to the end of the year 9999
 
 
@@ -236,7 +237,7 @@ def category_type(items: pl.DataFrame) -> Any:
     """What categories look like in requests."""
     dtype = category_dtype(items)
     if dtype is None or not (dtype == pl.String or dtype.is_integer()):
-        return str | int
+        return _Text | int
     return id_type(pl.Series(dtype=dtype))
 
 
@@ -249,6 +250,6 @@ def category_dtype(items: pl.DataFrame) -> pl.DataType | None:
 def id_type(ids: pl.Series) -> Any:
     """The strict type of a column of ids, for pydantic."""
     if ids.dtype == pl.String:
-        return Annotated[str, Strict(), Field(min_length=0)]  # any length, but no half of a surrogate pair
+        return _Text
     low, high = pl.select(low=ids.dtype.min(), high=ids.dtype.max()).row(0)  # type: ignore[attr-defined]
     return Annotated[int, Strict(), Field(ge=low, le=high)]

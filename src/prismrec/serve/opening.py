@@ -9,8 +9,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from prismrec.artifact import fitting_parts
 from prismrec.errors import ArtifactError
-from prismrec.export.reader import Bundle, open_bundle
+from prismrec.export.reader import KIND, Bundle, open_bundle
 from prismrec.index.base import Index
 from prismrec.index.engines import load_index, open_index
 from prismrec.serve.event_log import EventLog
@@ -55,7 +56,9 @@ def open_host(
                 f"{bundle_path}: expected the columns of context served until now, {_list(expected)}, found "
                 f"{_list(features)}; start a server of its own for it"
             )
-        return Service(bundle, _index(bundle, index), store, settings, metrics)
+        searched = _index(bundle, index)
+        with fitting_parts(bundle_path, KIND):
+            return Service(bundle, searched, store, settings, metrics)
 
     try:
         return Host(path, open_service, on_loop=index is None and not kept_at.startswith(_REDIS))

@@ -150,7 +150,7 @@ class Recommender:
         """What `stream` gives, of requests that were read; `aloud` with a bar of progress and warnings."""
         if not len(requests.user_ids):
             yield self._frame(requests.user_ids)
-        num_empty = 0
+        num_empty, k = 0, min(k, self.bundle.index.num_vectors)
         for start, batch, histories, encoded in self._encode(requests, now, aloud):
             users = np.flatnonzero(histories.item[:, 0] != NO_ROW)
             num_empty += batch.num_users - len(users)

@@ -11,11 +11,11 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
-from prismrec.data.columns import Column, column_keys, dwell_column, feature_column, time_column
+from prismrec.data.columns import Column, column_keys, dwell_column, feature_column, is_no_id, time_column
 from prismrec.data.schema import DWELL, ITEM, TIME, USER
 from prismrec.data.store import Store
 from prismrec.data.tables import Table
-from prismrec.errors import DataError, listed_names, shown
+from prismrec.errors import DataError, listed_names, shortened, shown
 from prismrec.serve.events import Events
 from prismrec.serve.histories import NEW_USER
 
@@ -119,9 +119,11 @@ def read_ids(frame: pl.DataFrame, name: str, like: pl.Series, table: str = "user
     integers = given.is_integer() and like.dtype.is_integer()
     text = like.dtype == pl.String and (given.is_integer() or isinstance(given, pl.Categorical | pl.Enum))
     if given != like.dtype and not integers and not text:
-        raise DataError(f"{table}: column {name!r}: expected {like.dtype} ids as in the store, found {given}")
+        raise DataError(
+            f"{table}: column {name!r}: expected {like.dtype} ids as in the store, found {shortened(given)}"
+        )
     ids = pl.col(name).cast(like.dtype, strict=False)
-    return _checked(frame, [Column(name, ids, ids.is_null(), f"an id of type {like.dtype}")], table)[name]
+    return _checked(frame, [Column(name, ids, is_no_id(ids, like.dtype), f"an id of type {like.dtype}")], table)[name]
 
 
 def _column(frame: pl.DataFrame, name: str, table: str = "users") -> pl.Series:

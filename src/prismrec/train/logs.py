@@ -48,7 +48,9 @@ class TrainingLog:
         self._path.touch()
         written = self._path.read_bytes()[: progress.log_bytes]
         if len(written) < progress.log_bytes:
-            console.print(f"{self._path}: shorter than training left it; goes on without the lines that are lost")
+            console.print(
+                f"{self._path}: shorter than training left it; goes on without the lines that are lost", markup=False
+            )
         with self._path.open("r+b") as file:
             file.truncate(written.rfind(b"\n") + 1)
         self._file = self._path.open("a")

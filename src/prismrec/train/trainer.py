@@ -104,7 +104,7 @@ def train(
         if settings.train.deterministic:
             stack.enter_context(deterministic_algorithms())
         if resume and not has_begun:
-            console.print(f"{out}: no checkpoint to resume from, training starts at step 0")
+            console.print(f"{out}: no checkpoint to resume from, training starts at step 0", markup=False)
         trainer = Trainer(opened, out, settings, console, ranks)
         if trainer.bfloat16 and not has_bfloat16(trainer.device):
             emulates = f"train.precision='bfloat16': {trainer.device} only emulates it; float32 is many times faster"
@@ -119,7 +119,9 @@ def train(
         else:
             trainer.begin(older)
         if trainer.progress.finished:
-            console.print(f"{out}: training finished at step {trainer.progress.step}, nothing is left to resume")
+            console.print(
+                f"{out}: training finished at step {trainer.progress.step}, nothing is left to resume", markup=False
+            )
         else:
             trainer.run()
     return out
@@ -246,7 +248,9 @@ class Trainer:
         self.optimizers.take_over(earlier.checkpoint.optimizers)
         self._take_queue(earlier.checkpoint)
         new = self.loader.num_examples
-        self.console.print(f"goes on from {earlier.path}, on {new:,} targets that are new to it", soft_wrap=True)
+        self.console.print(
+            f"goes on from {earlier.path}, on {new:,} targets that are new to it", soft_wrap=True, markup=False
+        )
 
     def _take_queue(self, checkpoint: Checkpoint) -> None:
         queues = checkpoint.queue if checkpoint.queue.ndim == 2 else checkpoint.queue[None]
@@ -263,7 +267,9 @@ class Trainer:
                         break
                 else:
                     progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
-        self.console.print(f"{self.out}: trained {progress.step} steps, kept the weights of step {progress.best_step}")
+        self.console.print(
+            f"{self.out}: trained {progress.step} steps, kept the weights of step {progress.best_step}", markup=False
+        )
         if progress.watch.rise > NOTABLE:
             self.console.print(f"  the loss ended {progress.watch.rise:.2f} above its lowest: {SLOWER}", soft_wrap=True)
 
@@ -371,7 +377,7 @@ class Trainer:
                 seed=settings.seed,
             )
         except DataError as error:
-            self.console.print(f"no validation, so the last weights will be kept: {error}")
+            self.console.print(f"no validation, so the last weights will be kept: {error}", markup=False)
             return False
         return True
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from prismrec.artifact import fitting_parts, read_manifest
+from prismrec.artifact import fitting_parts, listed_file, read_manifest
 from prismrec.config import Config
 from prismrec.data.schema import Schema
 from prismrec.model.multi_interest import MultiInterestModel
@@ -48,17 +48,18 @@ def open_older_run(path: Path) -> OlderRun:
     manifest = read_manifest(path, KIND)
     with fitting_parts(path, KIND):
         schema = Schema.model_validate(manifest["schema"])
-        return OlderRun(path, load_config(path / CONFIG), _by_feature(load_file(path / WEIGHTS), schema))
+        config, weights = (listed_file(path, manifest, name) for name in (CONFIG, WEIGHTS))
+        return OlderRun(path, load_config(config), _by_feature(load_file(weights), schema))
 
 
 def take_over(older: OlderRun, model: MultiInterestModel, objective: nn.Module, console: Console) -> None:
     """Load what fits of an older run and name what does not."""
     fit = load_what_fits(model, older)
-    console.print(f"warm start from {older.path}: {len(fit.loaded)} of {len(older.weights)} tensors fit")
+    console.print(f"warm start from {older.path}: {len(fit.loaded)} of {len(older.weights)} tensors fit", markup=False)
     for name in (*fit.afresh, *(f"objective.{name}" for name, _ in objective.named_parameters())):
-        console.print(f"  starts afresh: {name}", soft_wrap=True)
+        console.print(f"  starts afresh: {name}", soft_wrap=True, markup=False)
     for name in fit.left_out:
-        console.print(f"  left out: {name}", soft_wrap=True)
+        console.print(f"  left out: {name}", soft_wrap=True, markup=False)
 
 
 @torch.no_grad()
