@@ -217,7 +217,7 @@ def train(work: Path, case: Case, steps: int) -> dict[str, Any]:
         "steps_bytes": done.peak(first, last),
         "end_bytes": done.peak(after=last),
         "checkpoint_bytes": sum(path.stat().st_size for path in (run / "checkpoint").iterdir()),
-        "weights_bytes": (run / "model.safetensors").stat().st_size,
+        "weights_bytes": next(run.glob("model-*.safetensors")).stat().st_size,
     }
     print(f"{case}: {1000 * statistics.median(found['step_s']):.0f} ms a step", file=sys.stderr, flush=True)
     return found

@@ -188,7 +188,7 @@ def _check_file(
 def _has_checksum(file: Path, expected: dict[str, Any], sampled: bool) -> bool:
     if sampled and "sampled" in expected:
         return bool(_sample_sha256(file) == expected["sampled"])
-    return bool(_sha256(file) == expected.get("sha256"))
+    return bool(sha256(file) == expected.get("sha256"))
 
 
 def _sampling() -> bool:
@@ -217,14 +217,15 @@ def _found(destination: Path) -> str:
 def _describe(path: Path) -> dict[str, Any]:
     size = path.stat().st_size
     samples = {"sampled": _sample_sha256(path)} if size > _SAMPLES * _SAMPLE_BYTES else {}
-    return {"bytes": size, "sha256": _sha256(path), **samples}
+    return {"bytes": size, "sha256": sha256(path), **samples}
 
 
 def _checksum(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -2,7 +2,8 @@
 
 Takes parts and the work that turns one into tables; gives `part-00000.parquet` and so on, here or in an object store,
 and `_SUCCESS` when all are whole. Each file's footer says what it was made of, and a Parquet file without a footer is
-none: that is how a later call finds what an earlier one, killed or not, has left it to do.
+none: that is how a later call finds what an earlier one, killed or not, has left it to do. It reads all of a file that
+it keeps, whose pages have checksums.
 """
 
 import json
@@ -48,7 +49,7 @@ def write_tables(tables: Iterable[tuple[pa.Table, int]], out: str, **mark: str) 
         writer = None
         try:
             for table, number in tables:
-                writer = writer or pq.ParquetWriter(temporary, table.schema)
+                writer = writer or pq.ParquetWriter(temporary, table.schema, write_page_checksum=True)
                 writer.write_table(table)
                 users, rows = users + number, rows + len(table)
             if writer is not None:
@@ -67,14 +68,16 @@ def write_parts(
     label: str,
     console: Console,
 ) -> Written:
-    """Write every part that is not there yet to a folder of its own; other parts there are deleted.
+    """Write every part that is not there yet, or damaged, to a folder of its own; other parts there are deleted.
 
     Raises:
         ArtifactError: there is something else in the folder.
     """
     wanted = {f"part-{place:05d}.parquet": part for place, part in enumerate(parts)}
     found = _found(out)
-    whole = {name for name, mark in found.items() if name in wanted and mark[0] == wanted[name].fingerprint}
+    same = [name for name, mark in found.items() if name in wanted and mark[0] == wanted[name].fingerprint]
+    checked = engine.map(lambda: _has_checksums, [joined(out, name) for name in same], "check", console)
+    whole = {name for name, good in zip(same, checked, strict=True) if good}
     left = [(joined(out, name), part) for name, part in wanted.items() if name not in whole]
     for name in {*found, _DONE} - whole if left or len(found) > len(whole) else ():
         remove(joined(out, name))
@@ -116,3 +119,16 @@ def _mark(location: str) -> tuple[str, int, int] | None:
         return str(mark["fingerprint"]), int(mark["users"]), metadata.num_rows
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _has_checksums(location: str) -> bool:
+    """Whether all pages of a file have the checksums that were written with them."""
+    with reading(location) as file:
+        try:
+            for _ in pq.ParquetFile(file, page_checksum_verification=True).iter_batches():
+                pass
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno:  # not of Arrow
+                raise
+            return False
+    return True

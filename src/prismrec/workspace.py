@@ -1,7 +1,8 @@
 """Where long work keeps what is done until all is done, so that it goes on after a kill.
 
 Takes the destination and a fingerprint of everything that the work depends on; gives a directory beside the
-destination, in which an earlier call of the same fingerprint may have left files. Every file in it is whole.
+destination, in which an earlier call of the same fingerprint may have left files. What is beside its own SHA-256 there
+is whole, and was not damaged since.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from prismrec.artifact import sha256
 from prismrec.atomic import replacing_file
 from prismrec.engine import Engine
 from prismrec.errors import ArtifactError, PrismRecError
@@ -30,7 +32,7 @@ class Workshop:
     console: Console
 
     def make(self, files: list[Path], open_work: Callable[[], Work], label: str) -> list[Path]:
-        """Make the files that are not there yet; gives back all.
+        """Make the files that are not there yet, or damaged; gives back all.
 
         Args:
             files: in the directory.
@@ -46,16 +48,27 @@ class Workshop:
             def make_one(place: int) -> None:
                 with replacing_file(files[place]) as temporary:
                     work(place, temporary)
+                with replacing_file(_checksum_file(files[place])) as temporary:
+                    temporary.write_text(sha256(files[place]))
 
             return make_one
 
-        left = [place for place, file in enumerate(files) if not file.exists()]
+        left = [place for place, file in enumerate(files) if not _is_whole(file)]
         self.engine.map(open_maker, left, label, self.console)
         return files
 
     def make_numbered(self, label: str, number: int, open_work: Callable[[], Work]) -> list[Path]:
         """Make so many files in a folder that is named like the progress bar."""
         return self.make([self.work / label / f"{place:05d}" for place in range(number)], open_work, label)
+
+
+def _is_whole(file: Path) -> bool:
+    checksum = _checksum_file(file)
+    return file.is_file() and checksum.is_file() and checksum.read_text() == sha256(file)
+
+
+def _checksum_file(file: Path) -> Path:
+    return file.with_name(f"{file.name}.sha256")
 
 
 @contextlib.contextmanager

@@ -64,7 +64,7 @@ def test_another_store_is_refused(saved: tuple[Path, Config], tmp_path: Path) ->
         load_run(saved[0], store=other.path)
 
 
-@pytest.mark.parametrize("name", ["config.toml", "model.safetensors", "manifest.json"])
+@pytest.mark.parametrize("name", ["config.toml", "model-7.safetensors", "manifest.json"])
 def test_a_missing_file_is_named(saved: tuple[Path, Config], name: str) -> None:
     (saved[0] / name).unlink()
     with pytest.raises(ArtifactError, match=name):

@@ -15,7 +15,7 @@ from prismrec.config import Config
 from prismrec.data.store import Store
 from prismrec.errors import ArtifactError, ConfigError, TrainingError
 from prismrec.evaluate.evaluator import recalls_at_k
-from prismrec.model.run import load_run
+from prismrec.model.run import load_run, weights_file
 from prismrec.train.checkpoint import load_checkpoint
 from prismrec.train.settings import resolve_config
 from prismrec.train.trainer import Trainer, _begun_alone, choose_device, train
@@ -32,6 +32,10 @@ def lines(run: Path, kind: str) -> list[dict[str, Any]]:
 
 def content(run: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+
+
+def weights(run: Path) -> Path:
+    return weights_file(run, read_manifest(run, "run"))
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +70,7 @@ def test_files_of_a_run(trained: Path) -> None:
         "config.toml",
         "manifest.json",
         "metrics.jsonl",
-        "model.safetensors",
+        weights(trained).name,
         "tensorboard",
     }
 
@@ -81,7 +85,7 @@ def test_the_seed_decides_everything(trained: Path, store: Store, make_config: M
     for seed, same in ((0, True), (1, False)):
         out = train(store.path, tmp_path / str(seed), make_config(f"train.seed={seed}"), console=QUIET)
         assert (content(out)["metrics.jsonl"] == content(trained)["metrics.jsonl"]) == same
-        assert (content(out)["model.safetensors"] == content(trained)["model.safetensors"]) == same
+        assert (weights(out).read_bytes() == weights(trained).read_bytes()) == same
 
 
 SAMPLED = ("loss.queue_size=32", "loss.in_batch_negatives=16", "loss.uniform_negatives=16")
@@ -214,7 +218,7 @@ def test_training_that_diverges_is_refused(store: Store, make_config: MakeConfig
     with pytest.raises(TrainingError, match=r"step \d+: the loss is .*expected finite numbers; lower train\.learning"):
         train(store.path, tmp_path / "run", config, console=QUIET)
     assert weights_are_finite(tmp_path / "run")
-    assert not (tmp_path / "run" / "model.safetensors").exists()
+    assert not list((tmp_path / "run").glob("model*"))
 
 
 def test_a_loss_that_is_not_finite_does_not_reach_the_weights(
@@ -263,9 +267,7 @@ def test_without_validation_the_last_weights_are_kept(
     assert read_manifest(out, "run")["best_step"] == step
     last = load_checkpoint(out)
     assert last is not None
-    assert all(
-        torch.equal(tensor, last.modules[0][name]) for name, tensor in load_file(out / "model.safetensors").items()
-    )
+    assert all(torch.equal(tensor, last.modules[0][name]) for name, tensor in load_file(weights(out)).items())
 
 
 def test_baskets_are_learned_from_what_came_before_them(
@@ -293,9 +295,9 @@ def test_threads_do_not_change_a_bit(make_store: Callable[..., Store], make_conf
         "model.embedding_dim=32",
     )
     torch.set_num_threads(2)
-    runs = [content(train(store.path, tmp_path / name, config, console=QUIET)) for name in "ab"]
-    for name in ("metrics.jsonl", "model.safetensors"):
-        assert runs[0][name] == runs[1][name]
+    runs = [train(store.path, tmp_path / name, config, console=QUIET) for name in "ab"]
+    assert content(runs[0])["metrics.jsonl"] == content(runs[1])["metrics.jsonl"]
+    assert weights(runs[0]).read_bytes() == weights(runs[1]).read_bytes()
 
 
 def test_the_device() -> None:

@@ -136,7 +136,7 @@ def test_another_seed_proposes_others(found: tuple[Tuned, Path, str], store: Sto
 
 @pytest.mark.parametrize(
     ("name", "times"),
-    [("checkpoint/manifest.json", 1), ("model.safetensors", 2), ("trials.csv", 2), ("best.toml", 1)],
+    [("checkpoint/manifest.json", 1), ("model-*.safetensors", 2), ("trials.csv", 2), ("best.toml", 1)],
     ids=["before the first trial has begun", "in a trial", "after a trial", "before any result"],
 )
 def test_killed_it_goes_on_to_the_same(

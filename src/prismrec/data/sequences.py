@@ -8,6 +8,7 @@ event beside the store while it is written.
 """
 
 import contextlib
+import io
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -145,10 +146,11 @@ def write_sequences(
         kept, dropped = _sort(_read_batches(dealt, bucket), config)
         users = kept[USER].rle()
         arrays = {name: _array(kept, columns, dtype) for name, dtype, _, columns in _layout(schema)}
+        ids = io.BytesIO()
+        users.struct["value"].alias(USER).to_frame().write_parquet(ids)
         arrays |= {"lengths": users.struct["len"].to_numpy(), "dropped": np.array(dropped)}
         with out.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        users.struct["value"].alias(USER).to_frame().write_parquet(out.with_name(f"users-{bucket:05d}"))
+            np.savez(file, allow_pickle=False, users=np.frombuffer(ids.getbuffer(), np.uint8), **arrays)
 
     return _assemble(shop.make_numbered("sort", buckets, lambda: sort), schema, directory)
 
@@ -183,9 +185,9 @@ def _assemble(files: list[Path], schema: Schema, directory: Path) -> Sequences:
     """Join the buckets' arrays."""
     users, lengths, dropped = [], [np.zeros(1, np.int64)], Counter[str]()
     with _arrays(directory, schema) as arrays:
-        for bucket, file in enumerate(files):
-            users.append(read_parquet(file.with_name(f"users-{bucket:05d}")))
+        for file in files:
             with np.load(file) as sorted_events:
+                users.append(pl.read_parquet(io.BytesIO(sorted_events["users"].tobytes())))
                 for name, array in arrays.items():
                     array.append(sorted_events[name])
                 lengths.append(sorted_events["lengths"])

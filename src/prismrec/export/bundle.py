@@ -63,7 +63,7 @@ def export(
     store, config = trained.store, trained.config
     with replacing_artifact(out, KIND) as directory:
         (directory / CONFIG).write_text(dump_toml(config))
-        shutil.copyfile(run / runs.WEIGHTS, directory / WEIGHTS)
+        shutil.copyfile(runs.weights_file(run, trained.manifest), directory / WEIGHTS)
         _copy_store(store, directory / STORE)
 
         export_user_encoder(trained.model, directory / USER_ENCODER, int8=int8)

@@ -7,9 +7,11 @@ import torch
 
 from prismrec.data.history import HistoryBatch
 from prismrec.data.store import Store
+from prismrec.errors import TrainingError
 from prismrec.model.multi_interest import MultiInterestModel
 
 ITEMS_PER_BATCH = 65_536
+_REMEDY = "train again with a lower train.learning_rate or train.table_learning_rate"
 
 
 class UserEncoding(NamedTuple):
@@ -31,6 +33,9 @@ def encode_items(model: MultiInterestModel, store: Store) -> np.ndarray:
 
     They are unit vectors, unless `item_norm` is free. If popularity counts, each has one more dimension that holds
     its part of the score.
+
+    Raises:
+        TrainingError: training has spoilt the weights: vectors are not finite, or most are zero.
     """
     device = next(model.parameters()).device
     features = store.item_features
@@ -39,6 +44,9 @@ def encode_items(model: MultiInterestModel, store: Store) -> np.ndarray:
         for start in range(1, len(features), ITEMS_PER_BATCH)
     ]
     vectors = np.concatenate(parts) if parts else np.zeros((0, model.config.embedding_dim), np.float32)
+    _check_finite(vectors, "items")
+    if 2 * np.count_nonzero(vectors.any(axis=1)) < len(vectors):  # squares of weights that have overflowed
+        raise TrainingError(f"the model's vectors of items: expected numbers, found zeros for most items; {_REMEDY}")
     if not model.popularity_weight or not len(vectors):
         return vectors
     part = model.popularity_weight * log_popularity(store.item_counts[1:])
@@ -55,8 +63,19 @@ def log_popularity(counts: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def encode_users(model: MultiInterestModel, batch: HistoryBatch, item_features: np.ndarray) -> UserEncoding:
-    """Encode histories; `item_features` [I + 1, F] turns catalogue rows into raw ids."""
+    """Encode histories; `item_features` [I + 1, F] turns catalogue rows into raw ids.
+
+    Raises:
+        TrainingError: training has spoilt the weights: vectors are not finite.
+    """
     device = next(model.parameters()).device
     inputs = batch.raw_inputs(item_features)
     served = model(**{name: torch.from_numpy(array).to(device) for name, array in inputs.items()})
-    return UserEncoding(*(part.float().cpu().numpy() for part in (served[0], served[2], served[1], served[3])))
+    encoded = UserEncoding(*(part.float().cpu().numpy() for part in (served[0], served[2], served[1], served[3])))
+    _check_finite(encoded.vectors, "users")
+    return encoded
+
+
+def _check_finite(vectors: np.ndarray, whose: str) -> None:
+    if not np.isfinite(vectors).all():
+        raise TrainingError(f"the model's vectors of {whose}: expected finite numbers, found others; {_REMEDY}")

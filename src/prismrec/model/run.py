@@ -3,13 +3,15 @@
 run/
 manifest.json        path of the store (absolute, or from here) and its schema, counts, best validation, checksums
 config.toml          the whole configuration, hash moduli included
-model.safetensors    the weights with the best validation recall
+model-60.safetensors  the weights with the best validation recall, here those of step 60
 metrics.jsonl        training and validation metrics, one JSON object a line
 tensorboard/         the same for TensorBoard
 checkpoint/          the latest state, to resume from (see `prismrec.train.checkpoint`)
 report.json, .html   written by `prismrec evaluate`
 """
 
+import contextlib
+import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +30,8 @@ from prismrec.model.multi_interest import MultiInterestModel
 from prismrec.toml import dump_toml, load_config, parse_config
 
 KIND = "run"
-CONFIG, WEIGHTS, METRICS = "config.toml", "model.safetensors", "metrics.jsonl"
+CONFIG, METRICS = "config.toml", "metrics.jsonl"
+_WEIGHTS = "model-*.safetensors"
 
 
 @dataclass(frozen=True)
@@ -49,28 +52,45 @@ def write_config(path: Path, config: Config) -> None:
         temporary.write_text(dump_toml(config))
 
 
-def save_run(path: Path, config: Config, store: Store, weights: Mapping[str, Tensor], **content: Any) -> None:
+def save_run(
+    path: Path, config: Config, store: Store, weights: Mapping[str, Tensor], best_step: int = 0, **content: Any
+) -> None:
     """Write configuration, weights and manifest of a run, each atomically.
+
+    Weights have a name of their own until the manifest, replaced at one stroke, names them; earlier ones go after that.
 
     Args:
         path: the run directory.
         config: the full configuration, with resolved hash moduli.
         store: what the model was trained on.
         weights: state of the model.
+        best_step: which step they are of.
         content: further fields of the manifest, for example the best validation.
     """
     write_config(path, config)
-    save_tensors(path / WEIGHTS, weights)
+    kept = path / _WEIGHTS.replace("*", str(best_step))
+    save_tensors(kept, weights)
     write_manifest(
         path,
         KIND,
-        files=[path / CONFIG, path / WEIGHTS],
+        files=[path / CONFIG, kept],
         store=str(store.path.resolve()),
         schema=store.schema.model_dump(mode="json"),
         schema_hash=store.manifest["schema_hash"],
         num_items=store.num_items,
+        best_step=best_step,
         **content,
     )
+    for earlier in path.glob(_WEIGHTS):
+        if earlier != kept:
+            with contextlib.suppress(OSError):  # NFS keeps a file that is still open, under a name of its own
+                earlier.unlink()
+
+
+def weights_file(path: Path, manifest: dict[str, Any]) -> Path:
+    """The weights of a run."""
+    (name,) = fnmatch.filter(manifest["files"], _WEIGHTS)
+    return path / name
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -118,5 +138,5 @@ def _put_together(path: Path, manifest: dict[str, Any], config: Config, store: P
     if popularity is not None:
         config = parse_config({**config.model_dump(mode="json"), "popularity": popularity}, "popularity")
     model = build_model(config, opened.schema)
-    model.load_state_dict(load_file(listed_file(path, manifest, WEIGHTS)))
+    model.load_state_dict(load_file(weights_file(path, manifest)))
     return Run(path, manifest, config, opened, model.eval())

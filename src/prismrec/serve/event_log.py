@@ -164,7 +164,7 @@ class _Append:
 
 
 def _read_whole(path: Path, *, is_last: bool) -> Segment:
-    """Read a segment, and cut off what is torn; only the last one may be."""
+    """Read a segment, and cut off what is torn; only the last one may be. What is cut off is kept in another file."""
     segment = read_segment(path)
     torn = path.stat().st_size - segment.size
     if not is_last:
@@ -173,7 +173,18 @@ def _read_whole(path: Path, *, is_last: bool) -> Segment:
         return segment
     with path.open("r+b") as file:
         if torn:
-            _log.warning("%s: cut off %d bytes of events that were never acknowledged", path, torn)
+            aside = path.with_suffix(".torn")
+            file.seek(segment.size)
+            with aside.open("ab") as kept:
+                kept.write(file.read())
+                _synchronize(kept.fileno())
+            _log.warning(
+                "%s: cut off %d bytes at its end that are no whole events, as a machine that fails leaves of what was "
+                "not acknowledged; otherwise the disk has damaged them: they are kept in %s",
+                path,
+                torn,
+                aside,
+            )
             file.truncate(segment.size)
         # What a killed process wrote may not be on the disk yet; it counts as known from now on, so it must be.
         _synchronize(file.fileno())

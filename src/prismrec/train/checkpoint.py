@@ -59,6 +59,8 @@ class Checkpoint:
     """[Q], or [ranks, Q] if each had its own."""
     store: dict[str, Any]
     """Sizes and checksums of the store's files: the position in the data means nothing in another store."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """The settings of the run, which no manifest has before there are weights to keep; empty if it is an older one."""
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:

@@ -12,11 +12,11 @@ import numpy as np
 from safetensors.torch import load_file
 from torch import Tensor
 
-from prismrec.artifact import fitting_parts, read_manifest
+from prismrec.artifact import fitting_parts, listed_file, read_manifest
 from prismrec.config import Config
 from prismrec.data.store import Store, earlier_manifest
 from prismrec.errors import ArtifactError, ConfigError
-from prismrec.model.run import CONFIG, KIND, WEIGHTS
+from prismrec.model.run import CONFIG, KIND, weights_file
 from prismrec.toml import load_config
 from prismrec.train.checkpoint import Checkpoint, load_checkpoint
 
@@ -38,12 +38,13 @@ def open_earlier_run(path: Path) -> EarlierRun:
     Raises:
         ArtifactError: the run is missing or damaged, or has no checkpoint.
     """
-    read_manifest(path, KIND)
+    manifest = read_manifest(path, KIND)
     checkpoint = load_checkpoint(path)
     if checkpoint is None:
         raise ArtifactError(f"{path}: expected a checkpoint to go on from, found none; use it as a warm start")
     with fitting_parts(path, KIND):
-        return EarlierRun(path, load_config(path / CONFIG), load_file(path / WEIGHTS), checkpoint)
+        config = load_config(listed_file(path, manifest, CONFIG))
+        return EarlierRun(path, config, load_file(weights_file(path, manifest)), checkpoint)
 
 
 def continued_settings(path: Path, overrides: Sequence[str] = ()) -> Config:

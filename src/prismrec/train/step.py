@@ -28,6 +28,8 @@ class TrainStep(nn.Module):
         self.model = model
         self.objective = Objective(config.loss, config.model)
         self.negatives = NegativeSampler(config.loss, torch.from_numpy(store.item_counts))
+        self.num_negatives = 1
+        """Distinct ones of the last call."""
         self.exclude_seen = config.exclude_seen
         self.every_position = config.model.encoder.kind != "none"
         self.register_buffer("features", torch.from_numpy(np.array(store.item_features)), persistent=False)
@@ -45,6 +47,7 @@ class TrainStep(nn.Module):
         if self.negatives.config.negatives_scope == "local":
             draw_apart()
         negatives = self.negatives(target)
+        self.num_negatives = len(negatives.ids)
         draw_apart()  # dropout is of the own part of the batch
 
         clicks = history.pop("item")

@@ -23,6 +23,7 @@ from prismrec.data.windows import WindowLoader
 from prismrec.errors import ArtifactError, ConfigError, DataError, TrainingError
 from prismrec.evaluate.evaluator import recalls_at_k
 from prismrec.evaluate.queries import make_queries
+from prismrec.model.encode import encode_items
 from prismrec.model.multi_interest import MultiInterestModel
 from prismrec.model.run import CONFIG, KIND, build_model, save_run, write_config
 from prismrec.train.checkpoint import (
@@ -199,8 +200,6 @@ class Trainer:
                 "learn from (with exclude_seen=false the same item would do)"
             )
         self.total_steps = min(settings.max_steps or 2**62, settings.epochs * self.loader.steps_per_epoch)
-        # before, it rises with the learning rates and with the number of negatives
-        self.settled = max(settings.warmup_steps, config.loss.queue_size // settings.batch_size)
         self.validate_every = settings.validate_every or self.loader.steps_per_epoch
         self.has_validation = self._find_validation()
         self.optimizers = Optimizers([self.model, self.step.objective], settings, self.total_steps, ranks)
@@ -232,6 +231,11 @@ class Trainer:
             raise ArtifactError(
                 f"{self.store.path}: expected the store that {self.out} was started on, found other data; start a new "
                 "run with this one as its warm start"
+            )
+        if checkpoint.config not in ({}, self.config.model_dump(mode="json")):
+            raise ArtifactError(
+                f"{self.out / CONFIG}: expected the settings that the run was started with, found others; put the file "
+                "back as it was"
             )
         for module, state in zip((self.model, self.step.objective), checkpoint.modules, strict=True):
             module.load_state_dict(state)
@@ -306,8 +310,7 @@ class Trainer:
                 f"step {step}: the loss is {found:.4g} and its gradient's norm {its_norm:.4g}, expected finite "
                 f"numbers; {SLOWER} (the last checkpoint is kept)"
             )
-        if step > self.settled:
-            self._watch(step, found)
+        self._watch(step, found - math.log(self.step.num_negatives))
         rate = self.optimizers.learning_rate
         self.optimizers.step()
         self.progress.step = step
@@ -334,6 +337,8 @@ class Trainer:
         if self.has_validation and (last or progress.step % self.validate_every == 0):
             self._validate(log)
         elif last:
+            self.model.eval()
+            encode_items(self.model, self.store)  # refuses what validation would
             progress.best_step = progress.step
         progress.finished |= last
         is_best = progress.best_step == progress.step
@@ -385,11 +390,10 @@ class Trainer:
         progress = self.progress
         if not 0 < progress.best_step == progress.step:
             return
-        best: dict[str, float] = {"best_step": progress.best_step}
-        if self.has_validation:
-            best[f"valid_recall@{self.config.train.validate_k}"] = progress.best_recall
-        weights = self.model.state_dict()  # by all ranks
-        self.ranks.on_first(lambda: save_run(self.out, self.config, self.store, weights, **best))
+        name, weights = f"valid_recall@{self.config.train.validate_k}", self.model.state_dict()  # by all ranks
+        recall = {name: progress.best_recall} if self.has_validation else {}
+        write = partial(save_run, self.out, self.config, self.store, weights, progress.best_step, **recall)
+        self.ranks.on_first(write)
 
     def _save_checkpoint(self) -> None:
         modules = [module.state_dict() for module in (self.model, self.step.objective)]
@@ -398,5 +402,6 @@ class Trainer:
         queue = self.step.negatives.queue
         if self.config.loss.negatives_scope == "local" and self.ranks.size > 1:
             queue = torch.stack(self.ranks.gather(queue.cpu()))  # each is on a GPU of its own
-        checkpoint = Checkpoint(self.progress, modules, optimizers, queue, files)
+        settings = self.config.model_dump(mode="json")
+        checkpoint = Checkpoint(self.progress, modules, optimizers, queue, files, settings)
         self.ranks.on_first(lambda: save_checkpoint(self.out, checkpoint))

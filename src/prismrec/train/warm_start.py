@@ -16,7 +16,7 @@ from prismrec.artifact import fitting_parts, listed_file, read_manifest
 from prismrec.config import Config
 from prismrec.data.schema import Schema
 from prismrec.model.multi_interest import MultiInterestModel
-from prismrec.model.run import CONFIG, KIND, WEIGHTS
+from prismrec.model.run import CONFIG, KIND, weights_file
 from prismrec.toml import load_config
 
 
@@ -48,8 +48,8 @@ def open_older_run(path: Path) -> OlderRun:
     manifest = read_manifest(path, KIND)
     with fitting_parts(path, KIND):
         schema = Schema.model_validate(manifest["schema"])
-        config, weights = (listed_file(path, manifest, name) for name in (CONFIG, WEIGHTS))
-        return OlderRun(path, load_config(config), _by_feature(load_file(weights), schema))
+        config = load_config(listed_file(path, manifest, CONFIG))
+        return OlderRun(path, config, _by_feature(load_file(weights_file(path, manifest)), schema))
 
 
 def take_over(older: OlderRun, model: MultiInterestModel, objective: nn.Module, console: Console) -> None:

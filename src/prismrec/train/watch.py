@@ -1,12 +1,14 @@
 """Whether training still learns: a loss that climbs away from its lowest is noticed, long before it is no number.
 
-Takes the loss of each step; gives how far it has risen, smoothed, in nats.
+Takes the loss of each step above that of chance, the log of the number of negatives, which grows as the queue fills;
+gives how far it has risen, smoothed, in nats.
 """
 
 from dataclasses import dataclass
 
 SMOOTHED_OVER = 50
 """Steps; the weight of a loss falls to 1/e over so many."""
+_BEGINNING = 10  # steps whose mean is the first level that counts
 NOTABLE = 1.0
 """Nats: the likelihood of the positives has fallen to 1/e of its best, which noise of batches does not do."""
 
@@ -16,7 +18,7 @@ SLOWER = "lower train.learning_rate or train.table_learning_rate, or raise loss.
 
 @dataclass
 class LossWatch:
-    """The loss since training has settled."""
+    """The loss since training began."""
 
     smoothed: float = 0.0
     lowest: float = 0.0
@@ -35,6 +37,6 @@ class LossWatch:
         self.steps += 1
         # a plain mean at first, or the first loss would weigh as much as all that follow
         self.smoothed += (loss - self.smoothed) / min(self.steps, SMOOTHED_OVER)
-        if self.steps <= SMOOTHED_OVER or self.smoothed < self.lowest:
+        if self.steps <= _BEGINNING or self.smoothed < self.lowest:
             self.lowest = self.smoothed
         return self.rise
