@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from prismrec.data.history import stored_histories
 from prismrec.export.reader import Bundle, open_bundle
-from prismrec.export.user_encoder import sample_histories, stored_histories
+from prismrec.export.user_encoder import sample_histories
 from prismrec.export.vectors import write_user_vectors
 from prismrec.index.faiss_index import FaissIndex
 from prismrec.model.encode import encode_items

@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 import psutil
 
+from prismrec.data.history import stored_histories
 from prismrec.export.reader import INDEX, Bundle, open_bundle
-from prismrec.export.user_encoder import stored_histories
 from prismrec.index.exact import ExactIndex
 from prismrec.index.merge import retrieve
 from serving_bundle import MODEL, NOISE, in_8_bits, million_bundle

@@ -13,13 +13,13 @@ import polars as pl
 
 from prismrec.artifact import MANIFEST, manifest_content, replacing_artifact, write_manifest
 from prismrec.data.datasets import complete_journey
+from prismrec.data.history import stored_histories
 from prismrec.data.prepare import prepare
 from prismrec.data.store import KIND as STORE_KIND
 from prismrec.data.store import Store
 from prismrec.demo import PREPARE
 from prismrec.export.bundle import export
 from prismrec.export.reader import INDEX, ITEM_VECTORS, KIND, STORE, USER_ENCODER, open_bundle
-from prismrec.export.user_encoder import stored_histories
 from prismrec.export.vectors import write_item_vectors
 from prismrec.index.faiss_index import FaissIndex
 from prismrec.toml import load_config

@@ -24,7 +24,7 @@ class Trend(NamedTuple):
     """A number of one process over its life without the warm-up."""
 
     first: float
-    """Median of the first third."""
+    """Mean of the first third. Memory has two levels, of one bundle and of two at a change: a median jumps between."""
     middle: float
     last: float
     slope: float
@@ -35,7 +35,7 @@ def trend(times: list[float], values: list[float]) -> Trend:
     """That of at least three values."""
     third = len(values) // 3
     slope = float(np.polyfit(np.array(times) / 3600, values, 1)[0])
-    first, middle, last = map(statistics.median, (values[:third], values[third:-third], values[-third:]))
+    first, middle, last = map(statistics.fmean, (values[:third], values[third:-third], values[-third:]))
     return Trend(first, middle, last, slope)
 
 

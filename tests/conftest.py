@@ -85,25 +85,9 @@ def own_redis_server(redis_program: None, tmp_path: Path) -> Iterator[Redis]:
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained model of a small store; to export it takes seconds, and so does what is imported for that."""
-    import torch
+    from .serve.conftest import make_bundle
 
-    from prismrec.config import Config, HashingConfig, HistoryConfig, ModelConfig
-    from prismrec.export.bundle import export
-    from prismrec.model.multi_interest import MultiInterestModel, resolve_primes
-    from prismrec.model.run import save_run
-
-    from .serve.conftest import NUM_ITEMS, make_store
-
-    folder = tmp_path_factory.mktemp("bundle")
-    store = make_store(folder / "store")
-    torch.manual_seed(0)
-    counts = dict.fromkeys((*store.schema.item_features, *store.schema.context_features), 8)
-    hashing = resolve_primes(HashingConfig(), {**counts, "item_id": NUM_ITEMS})
-    config = Config(
-        history=HistoryConfig(max_length=8, recent_events=3), model=ModelConfig(embedding_dim=16, hashing=hashing)
-    )
-    save_run(folder / "run", config, store, MultiInterestModel(config.model, store.schema, 8).state_dict())
-    return export(folder / "run", folder / "bundle", user_vectors=True)
+    return make_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture(scope="session", autouse=True)

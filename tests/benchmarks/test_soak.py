@@ -78,7 +78,7 @@ def test_a_leak_is_seen_and_a_warm_up_is_not() -> None:
 
     flat, leaking = watched(life(0)), watched(life(2))
     assert (flat["anonymous"], growth_errors(flat)) == ((200, 200, 200, pytest.approx(0)), [])
-    # minutes 2 to 11: the medians of 2, 3, 4 and of 9, 10, 11 are 14 MiB apart, the slope is 2 MiB a minute
+    # minutes 2 to 11: the means of 2, 3, 4 and of 9, 10, 11 are 14 MiB apart, the slope is 2 MiB a minute
     assert leaking["rss"] == (306, 313, 320, pytest.approx(120))
     assert growth_errors(leaking) == ["anonymous: grew from 206.0 to 220.0, expected at most 10.3 more"]
     assert growth_errors(watched(life(0, handles=5))) == ["files: grew from 10.0 to 15.0, expected at most 4.0 more"]

@@ -99,6 +99,22 @@ def test_killed_and_given_again(
     assert {path.name for path in tmp_path.iterdir()} == {"events", "items.parquet", "expected", "store"}
 
 
+@pytest.mark.parametrize("name", ["survey", "deal", "sort"])
+def test_what_was_damaged_meanwhile_is_made_again(
+    tables: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    expected = prepare(EVENTS, ITEMS, tmp_path / "expected", console=QUIET).manifest
+    kill(tables, tmp_path / "store", "manifest.json")
+    files = [file for file in (tmp_path / ".store.parts" / name).iterdir() if not file.suffix]
+    assert len(files) >= 3
+    for file in files:
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    small(monkeypatch)
+    assert prepare(*tables, tmp_path / "store", console=QUIET).manifest == expected
+
+
 def test_other_input_or_settings_begin_anew(
     tables: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

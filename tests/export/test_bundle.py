@@ -11,13 +11,13 @@ import pytest
 from rich.console import Console
 
 from prismrec.artifact import read_manifest, write_manifest
+from prismrec.data.history import stored_histories
 from prismrec.data.store import Store
 from prismrec.engine import LocalEngine
 from prismrec.errors import ArtifactError, SearchIndexError
 from prismrec.export import vector_parts
 from prismrec.export.bundle import export
 from prismrec.export.reader import open_bundle
-from prismrec.export.user_encoder import stored_histories
 from prismrec.export.vector_parts import write_vector_parts
 from prismrec.export.vectors import write_item_vectors
 from prismrec.model.encode import encode_items, encode_users
@@ -114,8 +114,8 @@ def test_exporting_again_replaces_the_bundle(run: Path, copy: Path) -> None:
 
 def test_a_failed_export_leaves_nothing_behind(run: Path, tmp_path: Path) -> None:
     damaged = Path(shutil.copytree(run, tmp_path / "run"))
-    (damaged / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ArtifactError, match=r"model\.safetensors: does not match its checksum"):
+    (damaged / "model-0.safetensors").write_bytes(b"")
+    with pytest.raises(ArtifactError, match=r"model-0\.safetensors: does not match its checksum"):
         export(damaged, tmp_path / "bundle")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 

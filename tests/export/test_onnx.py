@@ -10,11 +10,11 @@ import torch
 from onnxruntime.quantization import quantize_dynamic
 
 from prismrec.config import Config
-from prismrec.data.history import HistoryBatch
+from prismrec.data.history import HistoryBatch, stored_histories
 from prismrec.data.store import Store
 from prismrec.errors import ArtifactError, ConfigError
 from prismrec.export.onnx import check_user_encoder, export_user_encoder
-from prismrec.export.user_encoder import OnnxUserEncoder, stored_histories
+from prismrec.export.user_encoder import OnnxUserEncoder
 from prismrec.model.encode import encode_users
 from prismrec.model.multi_interest import MultiInterestModel
 

@@ -173,6 +173,19 @@ def test_a_run_on_another_store_of_the_same_shape_does_not_go_on(worlds: list[Wo
         train(worlds[1].retriever / "store", run, resume=True, console=QUIET)
 
 
+def test_changed_settings_stop_what_would_resume(worlds: list[World], tmp_path: Path) -> None:
+    """No manifest has them before there are weights to keep; the checkpoint does."""
+    run = Path(shutil.copytree(worlds[0].run, tmp_path / "run"))
+    (run / "manifest.json").unlink()
+    settings = (run / "config.toml").read_text()
+    assert "learning_rate = 0.002" in settings
+    (run / "config.toml").write_text(settings.replace("learning_rate = 0.002", "learning_rate = 0.006"))
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(ArtifactError, match=r"config\.toml: expected the settings that the run was started with"):
+        train(worlds[0].retriever / "store", run, resume=True, console=QUIET)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
 def test_a_checkpoint_that_is_gone_is_no_reason_to_begin_anew(worlds: list[World], tmp_path: Path) -> None:
     run = Path(shutil.copytree(worlds[0].run, tmp_path / "run"))
     shutil.rmtree(run / "checkpoint")

@@ -10,13 +10,12 @@ import pytest
 from rich.console import Console
 
 from prismrec.config import Config, PrepareConfig
-from prismrec.data.history import HistoryBatch
+from prismrec.data.history import HistoryBatch, stored_histories
 from prismrec.data.prepare import prepare
 from prismrec.data.store import Store
 from prismrec.errors import TrainingError
 from prismrec.export.bundle import export
 from prismrec.export.reader import open_bundle
-from prismrec.export.user_encoder import stored_histories
 from prismrec.model.encode import encode_users
 from prismrec.model.run import load_run
 from prismrec.serve.messages import AnyRecommendQuery, Recommendations

@@ -21,7 +21,7 @@ from .http_server import EVERYWHERE, KEY, check_refusal, unharmed_server
 
 BODY = b'{"user_id": 4}'
 CHUNKED = (b"transfer-encoding: chunked",)
-PATIENCE = 0.4  # seconds that one of the servers waits
+PATIENCE = 1.0  # seconds that one of the servers waits
 
 
 class Answer(NamedTuple):

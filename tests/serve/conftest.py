@@ -63,6 +63,26 @@ def make_store(path: Path, items: pl.DataFrame = ITEMS, **columns: object) -> St
     return prepare(EVENTS.with_columns(**columns), items, path, PrepareConfig(), Console(quiet=True))
 
 
+def make_bundle(folder: Path, items: pl.DataFrame = ITEMS, **columns: object) -> Path:
+    """A bundle of an untrained model, with the vectors of users."""
+    import torch
+
+    from prismrec.config import Config, HashingConfig, HistoryConfig, ModelConfig
+    from prismrec.export.bundle import export
+    from prismrec.model.multi_interest import MultiInterestModel, resolve_primes
+    from prismrec.model.run import save_run
+
+    store = make_store(folder / "store", items, **columns)
+    torch.manual_seed(0)
+    counts = dict.fromkeys((*store.schema.item_features, *store.schema.context_features), 8)
+    hashing = resolve_primes(HashingConfig(), {**counts, "item_id": NUM_ITEMS})
+    config = Config(
+        history=HistoryConfig(max_length=8, recent_events=3), model=ModelConfig(embedding_dim=16, hashing=hashing)
+    )
+    save_run(folder / "run", config, store, MultiInterestModel(config.model, store.schema, 8).state_dict())
+    return export(folder / "run", folder / "bundle", user_vectors=True)
+
+
 def with_other_items(bundle: Path, out: Path, shift: int = 1) -> Path:
     """A bundle whose items have each other's vectors, so that it answers otherwise."""
     shutil.copytree(bundle, out)

@@ -115,6 +115,17 @@ def test_categories_may_be_true_or_false(bundle: Path, make_client, tmp_path: Pa
     assert sorted(_ids(answer)) == ["item 0", "item 1", "item 2"]
 
 
+@pytest.mark.parametrize("path", [RECOMMEND, "/v1/similar"])
+def test_half_a_character_is_no_category_of_other_types(bundle: Path, make_client, tmp_path: Path, path: str) -> None:
+    client = make_client(
+        with_store(bundle, tmp_path / "bundle", ITEMS.with_columns(category=pl.int_range(NUM_ITEMS) < 3))
+    )
+    who = {"user_id": 4} if path == RECOMMEND else {"item_id": "item 1"}
+    for name in ("exclude_categories", "only_categories"):
+        status, answer = client.ask(path, **who, **{name: ["\ud800"]})
+        assert (status, answer["error"]["code"]) == (422, "invalid_request")
+
+
 def test_an_only_item_that_was_seen_stays_away(client) -> None:
     every = set(_ids(client.ask(RECOMMEND, user_id=4, k=NUM_ITEMS)[1]))
     seen = next(name for name in (f"item {number}" for number in range(NUM_ITEMS)) if name not in every)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
@@ -16,7 +18,7 @@ from prismrec.serve import bulk
 from prismrec.serve.bulk import recommend_parts
 from prismrec.serve.recommender import Recommender
 
-from .conftest import EVENTS, NUM_USERS, START
+from .conftest import EVENTS, NUM_ITEMS, NUM_USERS, START
 
 QUIET = Console(quiet=True)
 
@@ -142,6 +144,34 @@ def test_only_what_changed_is_made_again(bundle: Path, tmp_path: Path) -> None:
     assert recommend_parts(bundle, str(out), str(users), k=4, console=QUIET) == (3, 12)
     assert sorted(moments(out)) == ["_SUCCESS", "part-00000.parquet", "part-00001.parquet"]
     assert recommend_parts(bundle, str(out), str(users), k=3, console=QUIET) == (3, 9)
+
+
+def test_a_damaged_part_is_made_again(bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "recs"
+    recommend_parts(bundle, f"{out}/", k=4, console=QUIET)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    content = bytearray(before["part-00001.parquet"])
+    content[content.index(b"item ") + 5] ^= 1  # of an id
+    (out / "part-00001.parquet").write_bytes(content)
+    unharmed = moments(out)
+    assert recommend_parts(bundle, f"{out}/", k=4, console=QUIET) == (NUM_USERS, 4 * NUM_USERS)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    same = ("part-00000.parquet", "part-00002.parquet")
+    assert [moments(out)[name] for name in same] == [unharmed[name] for name in same]
+
+
+@pytest.mark.parametrize(
+    "mark", [b"[", b"[" * 100_000, b"3", b'{"fingerprint": "x"}', b'{"fingerprint": 1, "users": "x"}']
+)
+def test_a_part_with_a_strange_footer_is_not_of_ours(bundle: Path, tmp_path: Path, mark: bytes) -> None:
+    table = pa.table({"user_id": [1]}).replace_schema_metadata({b"prismrec": mark})
+    pq.write_table(table, tmp_path / "part-00000.parquet")
+    with pytest.raises(ArtifactError, match="expected an empty folder or one of earlier parts, found part-00000"):
+        recommend_parts(bundle, f"{tmp_path}/", k=4, console=QUIET)
+
+
+def test_more_items_than_there_are(bundle: Path, recommender: Recommender) -> None:
+    assert recommender.recommend(k=10**30).equals(recommender.recommend(k=NUM_ITEMS))
 
 
 def test_what_is_not_of_parts_is_left_alone(bundle: Path, tmp_path: Path) -> None:

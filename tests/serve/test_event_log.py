@@ -104,10 +104,11 @@ def test_a_torn_record_is_cut_off(three: Path, torn: int, caplog: pytest.LogCapt
     os.truncate(three / SEGMENT, HEADER + 2 * RECORD + torn)
     with opened(three) as log:
         assert log.read([1])[0].item.tolist() == [1, 2]
-        assert caplog.messages == [f"{three / SEGMENT}: cut off {torn} bytes of events that were never acknowledged"]
+        assert caplog.messages == [f"{three / SEGMENT}: cut off {torn} bytes that are no whole events"]
         log.append(1, events(4))
     assert items(three) == [1, 2, 4]
     assert len(caplog.messages) == 1
+    assert not list(three.glob("*.torn"))
 
 
 @pytest.mark.parametrize("tail", [bytes(RECORD), bytes(3 * RECORD + 5), b"\x01" * RECORD + bytes(RECORD)])
@@ -116,7 +117,18 @@ def test_what_a_power_failure_leaves_is_cut_off(three: Path, tail: bytes, caplog
         file.write(tail)
     assert items(three) == [1, 2, 3]
     assert f"cut off {len(tail)} bytes" in caplog.text
+    assert (three / "events-000001.torn").read_bytes() == tail
     assert (three / SEGMENT).stat().st_size == HEADER + 3 * RECORD
+
+
+def test_a_damaged_last_event_is_kept_elsewhere(three: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It was acknowledged, though the same bytes might come of a machine that failed before that."""
+    content = bytearray((three / SEGMENT).read_bytes())
+    content[-20] ^= 1
+    (three / SEGMENT).write_bytes(content)
+    assert items(three) == [1, 2]
+    assert (three / "events-000001.torn").read_bytes() == content[-RECORD:]
+    assert "events-000001.torn: keeps what is cut off; it was never acknowledged if the machine failed" in caplog.text
 
 
 @pytest.mark.parametrize("place", range(HEADER + 2 * RECORD))

@@ -183,6 +183,10 @@ def test_ids_larger_than_a_browser_can_count(bundle: Path, make_client, tmp_path
     ("query", "message"),
     [
         ({"user_id": "four"}, "user_id: expected an integer, found 'four'"),
+        ({"user_id": "1_0"}, "user_id: expected an integer, found '1_0'"),
+        ({"user_id": "\u0661"}, "user_id: expected an integer, found"),
+        ({"user_id": " 1\n"}, "user_id: expected an integer, found"),
+        ({"k": True}, "k: Input should be a valid integer"),
         ({"user_id": str(2**64)}, f"user_id: expected an integer, found '{2**64}'"),
         ({"k": 1001}, "k: expected at most 1000, found 1001"),
         ({"k": 0}, "k: Input should be greater than or equal to 1"),

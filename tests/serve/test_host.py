@@ -25,7 +25,7 @@ from prismrec.serve.opening import open_host
 from prismrec.serve.service import Service
 from prismrec.serve.settings import ServeConfig
 
-from .conftest import ITEMS, START, with_store
+from .conftest import ITEMS, START, make_bundle, with_store
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +36,10 @@ def bundles(bundle: Path, other_bundle: Path, tmp_path_factory: pytest.TempPathF
         "first": bundle,
         "second": other_bundle,
         "text": with_store(bundle, folder / "text", user_id=pl.format("user {}", "user_id")),
-        "town": with_store(bundle, folder / "town", town=pl.lit(1)),
+        "town": make_bundle(folder / "town", town=pl.lit(1)),
         "numbers": with_store(bundle, folder / "numbers", ITEMS.with_columns(category=pl.lit(7))),
         "lists": with_store(bundle, folder / "lists", ITEMS.with_columns(category=pl.concat_list("category"))),
-        "none": with_store(bundle, folder / "none", ITEMS.drop("category")),
+        "none": make_bundle(folder / "none", ITEMS.drop("category")),
     }
 
 

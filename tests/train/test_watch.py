@@ -33,6 +33,14 @@ def test_a_rise_is_that_of_the_smoothed_loss_above_its_lowest() -> None:
     assert watch.lowest == 3.0
 
 
+def test_a_rise_in_the_first_steps_counts_too() -> None:
+    watch = LossWatch()
+    for loss in [3.0] * 10 + [7.0] * 20:
+        rise = watch.see(loss)
+    assert rise == pytest.approx(20 / 30 * 4)
+    assert watch.lowest == 3.0
+
+
 @given(losses=st.lists(st.floats(0, 20), min_size=1, max_size=200))
 def test_a_loss_that_falls_never_rises(losses: list[float]) -> None:
     watch = LossWatch()
@@ -75,6 +83,36 @@ def test_training_says_that_its_loss_climbs(
     kept = load_checkpoint(tmp_path / "run")
     assert kept is not None
     assert kept.progress.watch.smoothed - kept.progress.watch.lowest > 1
+
+
+def test_a_warm_up_that_goes_astray_is_told_of(
+    store: Store, make_config: MakeConfig, tmp_path: Path, said: Console
+) -> None:
+    """The whole training is shorter than its warm-up; the loss alone rises there anyway, with the queue."""
+    astray = ("train.table_learning_rate=30", "model.item_norm=free", "train.clip_norm=0", "train.validate_every=1000")
+    config = make_config("train.epochs=1000", "train.max_steps=60", "train.warmup_steps=100", *astray)
+    train(store.path, tmp_path / "run", config, console=said)
+    assert "above its lowest; lower train.learning_rate" in " ".join(said.export_text().split())
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ("train.learning_rate=1e30", "vectors of (items|users): expected (finite )?numbers, found"),
+        ("train.table_learning_rate=1e30", "vectors of items: expected numbers, found zeros for most items"),
+    ],
+)
+@pytest.mark.parametrize("validates", [True, False])
+def test_a_model_without_vectors_is_not_kept(
+    store: Store, make_config: MakeConfig, tmp_path: Path, rates: str, message: str, validates: bool
+) -> None:
+    config = make_config(rates, "train.warmup_steps=0", "train.max_steps=1", "train.validate_k=4")
+    trainer = Trainer(store, tmp_path / "run", size_tables(config, store), Console(quiet=True))
+    trainer.has_validation = validates
+    trainer.begin()
+    with pytest.raises(TrainingError, match=message):
+        trainer.run()
+    assert not (tmp_path / "run" / "manifest.json").exists()
 
 
 def test_a_training_that_learns_says_nothing(

@@ -38,6 +38,18 @@ class HistoryBatch:
         return {"item": item_features[self.item], **others}
 
 
+def stored_histories(store: Store, users: np.ndarray, now: int, config: HistoryConfig) -> HistoryBatch:
+    """Whole histories of the store's users [B] (positions from 0), as seen at `now`."""
+    return gather_histories(
+        store,
+        start=store.offsets[users],
+        end=store.offsets[users + 1],
+        now=np.full(len(users), now),
+        user=store.users["key"].to_numpy()[users],
+        config=config,
+    )
+
+
 def gather_histories(
     store: Store, start: np.ndarray, end: np.ndarray, now: np.ndarray, user: np.ndarray, config: HistoryConfig
 ) -> HistoryBatch:

@@ -23,9 +23,10 @@ import pyarrow.parquet as pq
 
 from prismrec.artifact import MANIFEST, fitting_parts, listed_file, read_manifest
 from prismrec.config import Config
+from prismrec.data.history import stored_histories
 from prismrec.data.store import Store
 from prismrec.errors import ArtifactError, shown
-from prismrec.export.user_encoder import OnnxUserEncoder, stored_histories
+from prismrec.export.user_encoder import OnnxUserEncoder
 from prismrec.index.faiss_index import FaissIndex
 from prismrec.index.merge import retrieve
 from prismrec.toml import load_config

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from prismrec.config import Config, HistoryConfig
-from prismrec.data.history import HistoryBatch, gather_histories
+from prismrec.data.history import HistoryBatch, stored_histories
 from prismrec.data.store import Store
 from prismrec.errors import ArtifactError
 from prismrec.export.session import open_session
@@ -59,18 +59,6 @@ class OnnxUserEncoder:
         # inputs that a model's settings leave unused are not part of its graph
         used = {name: np.ascontiguousarray(array) for name, array in inputs.items() if name in self._inputs}
         return EncodedUsers(*self._session.run(EncodedUsers._fields, used))
-
-
-def stored_histories(store: Store, users: np.ndarray, now: int, config: HistoryConfig) -> HistoryBatch:
-    """Whole histories of the store's users [B] (positions from 0), as seen at `now`."""
-    return gather_histories(
-        store,
-        start=store.offsets[users],
-        end=store.offsets[users + 1],
-        now=np.full(len(users), now),
-        user=store.users["key"].to_numpy()[users],
-        config=config,
-    )
 
 
 def sample_histories(store: Store, config: Config) -> HistoryBatch:

@@ -164,7 +164,11 @@ class _Append:
 
 
 def _read_whole(path: Path, *, is_last: bool) -> Segment:
-    """Read a segment, and cut off what is torn; only the last one may be. What is cut off is kept in another file."""
+    """Read a segment, and cut off what is torn; only the last one may be.
+
+    A process that was killed leaves less than a record. More of it is what a machine leaves that failed, if not damage
+    to events that were acknowledged: it is kept in another file.
+    """
     segment = read_segment(path)
     torn = path.stat().st_size - segment.size
     if not is_last:
@@ -173,22 +177,27 @@ def _read_whole(path: Path, *, is_last: bool) -> Segment:
         return segment
     with path.open("r+b") as file:
         if torn:
-            aside = path.with_suffix(".torn")
             file.seek(segment.size)
-            with aside.open("ab") as kept:
-                kept.write(file.read())
-                _synchronize(kept.fileno())
-            _log.warning(
-                "%s: cut off %d bytes at its end that are no whole events, as a machine that fails leaves of what was "
-                "not acknowledged; otherwise the disk has damaged them: they are kept in %s",
-                path,
-                torn,
-                aside,
-            )
+            _set_aside(path.with_suffix(".torn"), file.read(), segment)
+            _log.warning("%s: cut off %d bytes that are no whole events", path, torn)
             file.truncate(segment.size)
         # What a killed process wrote may not be on the disk yet; it counts as known from now on, so it must be.
         _synchronize(file.fileno())
     return segment
+
+
+def _set_aside(path: Path, torn: bytes, segment: Segment) -> None:
+    """Keep what is cut off, if it may have been events."""
+    if len(torn) < segment.width:
+        return
+    with path.open("ab") as file:
+        file.write(torn)
+        _synchronize(file.fileno())
+    _log.warning(
+        "%s: keeps what is cut off; it was never acknowledged if the machine failed, otherwise the disk has damaged "
+        "events",
+        path,
+    )
 
 
 def _write_segment(path: Path, features: tuple[str, ...], rows: np.ndarray) -> None:

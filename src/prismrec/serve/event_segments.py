@@ -7,7 +7,8 @@ header    "PRISMLOG", uint32 format version, uint32 length of the names, uint32 
 record    int64 user, item, time, dwell and one per context feature, uint32 CRC-32 of all these
 
 Whatever is written is a prefix of what was meant when a process is killed, and may end in zeros or in part of it when a
-machine is; so a file is torn where its last bytes are no whole records. Anything else is damage.
+machine is; so a file is torn where its last bytes are no whole records. Anything else is damage. What is missing from
+the end of a file up to a whole record cannot be told.
 """
 
 import json
@@ -35,6 +36,8 @@ class Segment(NamedTuple):
     """int64 [N, 4 + C]: user, then the columns of `Events.rows`, in the order in which they were written."""
     size: int
     """Bytes of header and whole records; the file is torn where it has more."""
+    width: int
+    """Bytes of a record."""
 
 
 def header_bytes(context_features: tuple[str, ...]) -> bytes:
@@ -69,7 +72,7 @@ def read_segment(path: Path) -> Segment:
         broken = start + width * int(np.argmax(crc != _CRC_OF_WHOLE))
         raise damage(path, broken, "a record whose checksum is wrong, with whole records after it")
     fields = np.frombuffer(records, np.dtype([("row", "<i8", (4 + len(features),)), ("crc", "<u4")]))
-    return Segment(features, fields["row"][: len(whole)].astype(np.int64), start + len(whole) * width)
+    return Segment(features, fields["row"][: len(whole)].astype(np.int64), start + len(whole) * width, width)
 
 
 def damage(path: Path, offset: int, found: str) -> ArtifactError:

@@ -16,6 +16,7 @@ from rich.console import Console
 from prismrec.artifact import alone
 from prismrec.atomic import naming_full_disk
 from prismrec.config import Config
+from prismrec.data.history import stored_histories
 from prismrec.data.loader import ExampleLoader
 from prismrec.data.store import Store
 from prismrec.data.targets import TrainBatch
@@ -23,7 +24,7 @@ from prismrec.data.windows import WindowLoader
 from prismrec.errors import ArtifactError, ConfigError, DataError, TrainingError
 from prismrec.evaluate.evaluator import recalls_at_k
 from prismrec.evaluate.queries import make_queries
-from prismrec.model.encode import encode_items
+from prismrec.model.encode import encode_items, encode_users
 from prismrec.model.multi_interest import MultiInterestModel
 from prismrec.model.run import CONFIG, KIND, build_model, save_run, write_config
 from prismrec.train.checkpoint import (
@@ -51,6 +52,8 @@ from prismrec.train.settings import resolve_config
 from prismrec.train.step import TrainStep
 from prismrec.train.warm_start import OlderRun, open_older_run, take_over
 from prismrec.train.watch import NOTABLE, SLOWER
+
+_TRIED = 256  # users, where there is no validation
 
 
 def train(
@@ -337,8 +340,7 @@ class Trainer:
         if self.has_validation and (last or progress.step % self.validate_every == 0):
             self._validate(log)
         elif last:
-            self.model.eval()
-            encode_items(self.model, self.store)  # refuses what validation would
+            self._try_model()
             progress.best_step = progress.step
         progress.finished |= last
         is_best = progress.best_step == progress.step
@@ -369,6 +371,14 @@ class Trainer:
         else:
             progress.validations_without_gain += 1
             progress.finished = progress.validations_without_gain >= settings.patience
+
+    def _try_model(self) -> None:
+        """Encode items and some users, which refuses what validation would."""
+        self.model.eval()
+        encode_items(self.model, self.store)
+        users = np.arange(min(_TRIED, self.store.num_users))
+        histories = stored_histories(self.store, users, self.store.manifest["max_time"], self.config.history)
+        encode_users(self.model, histories, self.store.item_features)
 
     def _find_validation(self) -> bool:
         settings = self.config.train
