@@ -307,6 +307,18 @@ def test_columns_nested_without_end(tmp_path: Path, levels: int, verb: str) -> N
     assert f"{tmp_path / 'deep.parquet'}: could not be read (Parquet schema too deeply nested" in err
 
 
+def test_a_zone_without_a_name(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Polars panics, and says so on standard error whoever catches it."""
+    times = pa.array([1, 2, 3], pa.timestamp("us", "+05:45"))
+    table = pa.table({"user_id": [1, 1, 1], "item_id": [1, 2, 3], "timestamp": times})
+    pq.write_table(table, tmp_path / "events.parquet")
+    with pytest.raises(
+        DataError, match=r"events\.parquet: .*column 'timestamp' is of the zone \+05:45; convert it to UTC"
+    ):
+        prepare(tmp_path / "events.parquet", None, tmp_path / "store", console=QUIET)
+    assert capfd.readouterr().err == ""
+
+
 def test_a_path_is_no_pattern_and_no_markup(tmp_path: Path) -> None:
     """By themselves Polars takes `[1]` for a pattern, which here is another store, and Rich `[/x]` for markup."""
     folder = tmp_path / "a[/x]"

@@ -1,7 +1,8 @@
-"""Parquet files, opened by their own names and only if their columns are not nested without end.
+"""Parquet files, opened by their own names and only if their columns are what Polars can take.
 
-Polars by itself takes `[`, `*` and `?` in a path for a pattern, which may mean another file, and overflows the stack of
-the process at columns some thousands of levels deep; PyArrow refuses more than 100 levels.
+Polars by itself takes `[`, `*` and `?` in a path for a pattern, which may mean another file. It overflows the stack of
+the process at columns some thousands of levels deep, of which PyArrow refuses more than 100, and panics at time zones
+without a name.
 """
 
 from collections.abc import Sequence
@@ -11,20 +12,26 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prismrec.errors import shown
+
 
 def scan_parquet(files: Path | Sequence[Path]) -> pl.LazyFrame:
     """Open files lazily, one after the other.
 
     Raises:
         OSError: a file is missing, or its columns are nested too deep.
-        PolarsError: it is no Parquet file.
+        PolarsError: it is no Parquet file, or has a column of a zone without a name.
     """
     paths = [files] if isinstance(files, Path) else list(files)
     for path in paths:
         try:
-            pq.read_metadata(path)
+            schema = pq.read_schema(path)
         except pa.ArrowException:
             break  # Polars says what it is instead
+        for field in schema:
+            zone = field.type.tz if pa.types.is_timestamp(field.type) else None
+            if zone and zone.startswith(("+", "-")):
+                raise pl.exceptions.ComputeError(f"column {shown(field.name)} is of the zone {zone}; convert it to UTC")
     return pl.scan_parquet(paths, glob=False)
 
 

@@ -31,7 +31,7 @@ from prismrec.toml import dump_toml, load_config, parse_config
 
 KIND = "run"
 CONFIG, METRICS = "config.toml", "metrics.jsonl"
-_WEIGHTS = "model-*.safetensors"
+_WEIGHTS = "model*.safetensors"
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def save_run(
         content: further fields of the manifest, for example the best validation.
     """
     write_config(path, config)
-    kept = path / _WEIGHTS.replace("*", str(best_step))
+    kept = path / f"model-{best_step}.safetensors"
     save_tensors(kept, weights)
     write_manifest(
         path,
