@@ -20,8 +20,8 @@ from .test_trainer import MakeConfig
 
 def test_a_plain_mean_at_first() -> None:
     watch = LossWatch()
-    assert [watch.see(loss) for loss in (4.0, 2.0, 6.0)] == [0, 0, 0]
-    assert watch.smoothed == watch.lowest == 4.0
+    assert [watch.see(loss) for loss in (4.0, 2.0, 6.0)] == [0, 0, 1]
+    assert (watch.smoothed, watch.lowest) == (4.0, 3.0)
 
 
 def test_a_rise_is_that_of_the_smoothed_loss_above_its_lowest() -> None:

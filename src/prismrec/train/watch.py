@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 SMOOTHED_OVER = 50
 """Steps; the weight of a loss falls to 1/e over so many."""
-_BEGINNING = 10  # steps whose mean is the first level that counts
 NOTABLE = 1.0
 """Nats: the likelihood of the positives has fallen to 1/e of its best, which noise of batches does not do."""
 
@@ -37,6 +36,6 @@ class LossWatch:
         self.steps += 1
         # a plain mean at first, or the first loss would weigh as much as all that follow
         self.smoothed += (loss - self.smoothed) / min(self.steps, SMOOTHED_OVER)
-        if self.steps <= _BEGINNING or self.smoothed < self.lowest:
+        if self.steps == 1 or self.smoothed < self.lowest:
             self.lowest = self.smoothed
         return self.rise
