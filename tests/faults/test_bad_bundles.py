@@ -193,7 +193,7 @@ def test_nothing_is_opened_that_the_manifest_does_not_list(folder: Path, tmp_pat
         replace_manifest(directory, {**manifest, "files": listed})
         (directory / file).rename(elsewhere)
         (directory / file).symlink_to(elsewhere)
-        with pytest.raises(ArtifactError, match=f"{file}: expected in manifest.json, which does not list it"):
+        with pytest.raises(ArtifactError, match=r"expected (weights )?in manifest\.json, which does not list"):
             READ[name](directory)
         elsewhere.replace(directory / file)
 

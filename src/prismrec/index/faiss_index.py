@@ -172,13 +172,13 @@ class FaissIndex:
 
 def _is_of_kind(index: Any, kind: str) -> bool:
     """Whether Faiss read what `build` makes: another index has other scores, or takes other parameters."""
-    if kind == "flat":
-        return isinstance(index, faiss.IndexFlatIP)
-    if not isinstance(index, faiss.IndexRefineFlat):
-        return False
-    cells, vectors = faiss.downcast_index(index.base_index), faiss.downcast_index(index.refine_index)
-    of_products = index.metric_type == cells.metric_type == faiss.METRIC_INNER_PRODUCT
-    return of_products and isinstance(cells, faiss.IndexIVFPQFastScan) and isinstance(vectors, faiss.IndexFlatIP)
+    parts = [(index, faiss.IndexFlat)]
+    if kind == "ivf_pq":
+        if not isinstance(index, faiss.IndexRefineFlat):
+            return False
+        cells, vectors = faiss.downcast_index(index.base_index), faiss.downcast_index(index.refine_index)
+        parts = [(index, faiss.IndexRefineFlat), (cells, faiss.IndexIVFPQFastScan), (vectors, faiss.IndexFlat)]
+    return all(isinstance(part, its) and part.metric_type == faiss.METRIC_INNER_PRODUCT for part, its in parts)
 
 
 def _selector(allowed: np.ndarray) -> Any:

@@ -20,7 +20,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from prismrec.artifact import fitting_parts, listed_file, read_manifest, replace_manifest, write_manifest
+from prismrec.artifact import MANIFEST, fitting_parts, listed_file, read_manifest, replace_manifest, write_manifest
 from prismrec.atomic import replacing_file
 from prismrec.config import Config
 from prismrec.data.schema import Schema
@@ -88,9 +88,15 @@ def save_run(
 
 
 def weights_file(path: Path, manifest: dict[str, Any]) -> Path:
-    """The weights of a run."""
-    (name,) = fnmatch.filter(manifest["files"], _WEIGHTS)
-    return path / name
+    """The weights of a run.
+
+    Raises:
+        ArtifactError: the manifest does not list them.
+    """
+    names = fnmatch.filter(manifest["files"], _WEIGHTS)
+    if len(names) != 1:
+        raise ArtifactError(f"{path}: expected weights in {MANIFEST}, which does not list them; make the run again")
+    return path / names[0]
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
