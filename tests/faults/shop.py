@@ -25,6 +25,7 @@ SETTINGS = (
     "train.max_steps=30",
     "train.checkpoint_every=3",
     "train.validate_every=5",
+    "train.validate_k=5",  # of which later validations find more, so that weights are replaced
     "train.log_every=1",
     "train.device=cpu",
 )
