@@ -12,6 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
@@ -75,6 +76,14 @@ MIXED = st.lists(
     max_size=4,
 )
 """Values of a column of Python objects, as pandas has them."""
+
+
+def nested(levels: int) -> pa.DataType:
+    """A column so many levels deep."""
+    kind = pa.int64()
+    for _ in range(levels):
+        kind = pa.struct([("a", kind)])
+    return kind
 
 
 def fuzzed(examples: int) -> settings:

@@ -32,7 +32,7 @@ from prismrec.train.trainer import train
 from prismrec.train.warm_start import open_older_run
 
 from ..serve.conftest import EVENTS, NUM_ITEMS
-from .strange import fuzzed, outcome
+from .strange import fuzzed, nested, outcome
 
 QUIET = Console(quiet=True)
 SETTINGS = {
@@ -230,17 +230,10 @@ def other_dimension(bundle: Path) -> None:
     (bundle / "config.toml").write_text(text.replace("embedding_dim = 16", "embedding_dim = 8"))
 
 
-def nested(levels: int) -> pa.Table:
-    kind = pa.int64()
-    for _ in range(levels):
-        kind = pa.struct([("a", kind)])
-    return pa.table({"deep": pa.nulls(NUM_ITEMS, kind)})
-
-
 def nested_items(bundle: Path) -> None:
     file = bundle / "store" / "items.parquet"
     table = pl.read_parquet(file).to_arrow(compat_level=pl.CompatLevel.oldest())
-    pq.write_table(table.append_column("deep", nested(3000)["deep"]), file, store_schema=False)
+    pq.write_table(table.append_column("deep", pa.nulls(NUM_ITEMS, nested(3000))), file, store_schema=False)
 
 
 def without_keys(bundle: Path) -> None:

@@ -28,7 +28,7 @@ from prismrec.model.run import load_run
 from prismrec.toml import override
 from prismrec.train.trainer import train
 
-from .strange import TIMES, call, fuzzed, leaves_nothing, outcome
+from .strange import TIMES, call, fuzzed, leaves_nothing, nested, outcome
 
 QUIET = Console(quiet=True)
 HEADER = b"user_id,item_id,timestamp\n"
@@ -294,11 +294,8 @@ def test_a_small_file_of_endless_ids(tmp_path: Path) -> None:
 @pytest.mark.parametrize("verb", ["--events", "--items"])
 def test_columns_nested_without_end(tmp_path: Path, levels: int, verb: str) -> None:
     """At 400 levels Python would give up, at 3,000 Polars, which ends the process."""
-    kind = pa.int64()
-    for _ in range(levels):
-        kind = pa.struct([("a", kind)])
     whole(tmp_path / "events.parquet")
-    deep = pa.table({"user_id": [1], "item_id": [2], "timestamp": [3], "deep": pa.nulls(1, kind)})
+    deep = pa.table({"user_id": [1], "item_id": [2], "timestamp": [3], "deep": pa.nulls(1, nested(levels))})
     pq.write_table(deep, tmp_path / "deep.parquet", store_schema=False)
     tables = {"--events": tmp_path / "events.parquet"} | {verb: tmp_path / "deep.parquet"}
     arguments = [part for pair in tables.items() for part in pair]

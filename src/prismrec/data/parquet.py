@@ -15,23 +15,28 @@ import pyarrow.parquet as pq
 from prismrec.errors import shown
 
 
-def scan_parquet(files: Path | Sequence[Path]) -> pl.LazyFrame:
-    """Open files lazily, one after the other.
+def check_parquet(file: Path) -> None:
+    """Refuse a file at which Polars would fail badly; what else is wrong with it, Polars says.
 
     Raises:
-        OSError: a file is missing, or its columns are nested too deep.
-        PolarsError: it is no Parquet file, or has a column of a zone without a name.
+        OSError: the file is missing, or its columns are nested too deep.
+        PolarsError: it has a column of a zone without a name.
     """
+    try:
+        schema = pq.read_schema(file)
+    except pa.ArrowException:
+        return
+    for field in schema:
+        zone = field.type.tz if pa.types.is_timestamp(field.type) else None
+        if zone and zone.startswith(("+", "-")):
+            raise pl.exceptions.ComputeError(f"column {shown(field.name)} is of the zone {zone}; convert it to UTC")
+
+
+def scan_parquet(files: Path | Sequence[Path]) -> pl.LazyFrame:
+    """Check files, and open them lazily, one after the other."""
     paths = [files] if isinstance(files, Path) else list(files)
     for path in paths:
-        try:
-            schema = pq.read_schema(path)
-        except pa.ArrowException:
-            break  # Polars says what it is instead
-        for field in schema:
-            zone = field.type.tz if pa.types.is_timestamp(field.type) else None
-            if zone and zone.startswith(("+", "-")):
-                raise pl.exceptions.ComputeError(f"column {shown(field.name)} is of the zone {zone}; convert it to UTC")
+        check_parquet(path)
     return pl.scan_parquet(paths, glob=False)
 
 

@@ -16,7 +16,7 @@ import polars as pl
 
 from prismrec.data.columns import LATEST, Column
 from prismrec.data.files import find_files
-from prismrec.data.parquet import scan_parquet
+from prismrec.data.parquet import check_parquet
 from prismrec.errors import DataError, listed_names, shown
 
 Source = Path | str | pl.DataFrame | pl.LazyFrame | Any
@@ -79,8 +79,7 @@ class Table:
         ends = list(itertools.accumulate(self.lengths))
         begins = [end - length for end, length in zip(ends, self.lengths, strict=True)]
         held = [place for place, end in enumerate(ends) if end > start and begins[place] < start + rows]
-        with self.reading():
-            frame = _scan(tuple(self.files[place] for place in held)).slice(start - begins[held[0]], rows)
+        frame = _scan(tuple(self.files[place] for place in held)).slice(start - begins[held[0]], rows)
         for step in self.steps:
             frame = step(frame)
         return replace(self, frame=frame, first_row=start)
@@ -144,6 +143,7 @@ class Table:
     def _culprit(self) -> str:
         for file, name in zip(self.files, self.file_names, strict=True):
             try:
+                _check(file)
                 _scan(file).select(pl.all().null_count()).collect(engine="streaming")
             except _DAMAGE:
                 return name
@@ -177,9 +177,10 @@ def open_files(files: tuple[Path, ...], name: str, file_names: tuple[str, ...]) 
     Raises:
         DataError: a file cannot be read.
     """
-    table = Table(name, pl.LazyFrame(), files, file_names)
+    table = Table(name, _scan(files), files, file_names)
     with table.reading():
-        table = replace(table, frame=_scan(files))
+        for file in files:
+            _check(file)
     return _with_integers(table) if table.is_csv else table
 
 
@@ -261,21 +262,23 @@ def require(table: Table, names: tuple[str, ...]) -> None:
 
 def csv_to_parquet(file: Path, name: str, out: Path) -> None:
     """Write a CSV file as Parquet, every column text, in a stream; it has this name in messages."""
-    with Table(name, pl.LazyFrame(), (file,), (name,)).reading():
+    with Table(name, _scan(file), (file,), (name,)).reading():
+        _check(file)
         _scan(file).sink_parquet(out, compression="lz4")
 
 
 def _scan(files: Path | tuple[Path, ...]) -> pl.LazyFrame:
     paths = [files] if isinstance(files, Path) else list(files)
     if paths[0].suffix == ".csv":
-        for path in paths:
-            _refuse_packed(path)
         return pl.scan_csv(paths, infer_schema=False, glob=False)
-    return scan_parquet(paths)
+    return pl.scan_parquet(paths, glob=False)
 
 
-def _refuse_packed(path: Path) -> None:
-    """Refuse a compressed file: Polars would unpack all of it at once, however much that is."""
+def _check(path: Path) -> None:
+    """Refuse a file at which Polars would fail badly; of CSV, a compressed one, which it would unpack all at once."""
+    if path.suffix != ".csv":
+        check_parquet(path)
+        return
     with path.open("rb") as file:
         begins = file.read(4)
     if begins.startswith(_PACKED):

@@ -5,13 +5,12 @@ follow the old ones: rows, vectors and histories of before stay as they are. A n
 features; where popularity counts, its part is that of an item never bought.
 """
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from prismrec.artifact import MANIFEST, copy_files, manifest_content, replacing_artifact, write_manifest
+from prismrec.artifact import copy_files, manifest_content, replacing_artifact, write_manifest
 from prismrec.data import store as stores
 from prismrec.data.parquet import read_parquet
 from prismrec.data.schema import ITEM
@@ -19,7 +18,7 @@ from prismrec.data.store import Store
 from prismrec.data.tables import Source
 from prismrec.export.item_encoder import OnnxItemEncoder
 from prismrec.export.new_items import NewItems, read_new_items
-from prismrec.export.reader import ITEM_ENCODER, ITEM_VECTORS, KIND, STORE, Bundle, open_bundle
+from prismrec.export.reader import ITEM_ENCODER, ITEM_VECTORS, KIND, STORE, Bundle, manifest_checksum, open_bundle
 from prismrec.export.search import write_search
 from prismrec.export.user_encoder import sample_histories
 
@@ -56,7 +55,7 @@ def extend(bundle: Path, items: Source, out: Path) -> Path:
             "index": write_search(directory, item_ids, vectors, interests, config.train.seed),
             "extended": {
                 "items": len(new.items) + manifest.get("extended", {"items": 0})["items"],
-                "from": hashlib.sha256((bundle / MANIFEST).read_bytes()).hexdigest(),
+                "from": manifest_checksum(bundle),
             },
         }
         write_manifest(directory, KIND, **manifest_content(manifest) | changed)

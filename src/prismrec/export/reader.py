@@ -12,7 +12,6 @@ index.faiss            the search index over the item vectors
 store/                 a copy of the prepared store: catalogue, and histories of known users
 """
 
-import hashlib
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from prismrec.artifact import MANIFEST, fitting_parts, listed_file, read_manifest
+from prismrec.artifact import MANIFEST, fitting_parts, listed_file, read_manifest, sha256
 from prismrec.config import Config
 from prismrec.data.history import stored_histories
 from prismrec.data.store import Store
@@ -111,7 +110,7 @@ def open_once(path: Path) -> Bundle:
 def manifest_checksum(path: Path) -> str:
     """SHA-256 of a bundle's manifest, and so of all its files; empty if there is none."""
     manifest = path / MANIFEST
-    return hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.is_file() else ""
+    return sha256(manifest) if manifest.is_file() else ""
 
 
 @lru_cache(maxsize=1)

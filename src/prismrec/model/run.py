@@ -12,7 +12,7 @@ report.json, .html   written by `prismrec evaluate`
 
 import contextlib
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,10 +81,7 @@ def save_run(
         best_step=best_step,
         **content,
     )
-    for earlier in path.glob(_WEIGHTS):
-        if earlier != kept:
-            with contextlib.suppress(OSError):  # NFS keeps a file that is still open, under a name of its own
-                earlier.unlink()
+    discard(earlier for earlier in path.glob(_WEIGHTS) if earlier != kept)
 
 
 def weights_file(path: Path, manifest: dict[str, Any]) -> Path:
@@ -105,6 +102,13 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         mode = temporary.stat().st_mode
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
         temporary.chmod(mode)  # safetensors writes another file, which nobody else may read
+
+
+def discard(files: Iterable[Path]) -> None:
+    """Remove files that a manifest no longer names, as far as that goes: nobody misses what is left."""
+    for file in files:
+        with contextlib.suppress(OSError):  # NFS keeps a file that is still open, under a name of its own
+            file.unlink()
 
 
 def tie_to_store(path: Path, store: str) -> None:

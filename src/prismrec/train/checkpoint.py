@@ -12,7 +12,6 @@ are removed after that. Tables are whole, however many processes trained: any ot
 Random numbers are drawn from seed and step alone, and need not be kept.
 """
 
-import contextlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from prismrec.artifact import MANIFEST, fitting_parts, read_manifest, write_manifest
 from prismrec.errors import TrainingError
-from prismrec.model.run import save_tensors
+from prismrec.model.run import discard, save_tensors
 from prismrec.train.watch import SLOWER, LossWatch
 
 CHECKPOINT = "checkpoint"
@@ -71,10 +70,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
     kept = directory / f"{checkpoint.progress.step}.safetensors"
     save_tensors(kept, tensors)
     write_manifest(directory, KIND, files=[kept], state=state)
-    for path in directory.iterdir():
-        if path.name not in (MANIFEST, kept.name):
-            with contextlib.suppress(OSError):  # NFS keeps a file that is still open, under a name of its own
-                path.unlink()
+    discard(path for path in directory.iterdir() if path.name not in (MANIFEST, kept.name))
 
 
 def load_checkpoint(run: Path, *, checksums: bool = True) -> Checkpoint | None:
